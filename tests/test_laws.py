@@ -1,0 +1,167 @@
+"""The laws that every declared operation obeys, from the samples in its declaration."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyflux as flux
+from tests.laws import COMPLEX_UFUNCS, declared, differences, operands, samples_of
+from tinyflux.primitive import OPERATIONS, Sample
+
+EVERY = declared()
+every_operation = pytest.mark.parametrize("name", EVERY)
+seeds = st.integers(0, 2**32 - 1)
+thorough = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def cases(name, data):
+    operation = EVERY[name]
+    rng = np.random.default_rng(data.draw(seeds))
+    for sample in samples_of(operation, data.draw):
+        x = operands(operation, sample.shapes, rng)
+        run = lambda *a, s=sample: s.call(operation.public, *a)  # noqa: E731
+        yield rng, run, x
+
+
+@every_operation
+@thorough
+@given(st.data())
+def test_gradient_agrees_with_differences(name, data):
+    for rng, run, x in cases(name, data):
+        weights = rng.standard_normal(np.shape(run(*x)))
+        loss = lambda *a: np.sum(run(*a) * weights)  # noqa: E731, B023
+        found = flux.gradient(loss, *x)
+        for _ in range(2):
+            direction = [rng.standard_normal(a.shape) for a in x]
+            if EVERY[name].public in COMPLEX_UFUNCS:
+                shifted = [a + 1e-30j * d for a, d in zip(x, direction, strict=True)]
+                wanted = np.imag(loss(*shifted)) / 1e-30
+            else:
+                wanted = differences(loss, x, direction)
+            got = sum(np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None)
+            np.testing.assert_allclose(got, wanted, rtol=2e-7, atol=2e-8)
+
+
+@every_operation
+@settings(thorough, max_examples=4)
+@given(st.data())
+def test_second_derivative_agrees_with_differences_of_the_first(name, data):
+    for rng, run, x in cases(name, data):
+        weights = rng.standard_normal(np.shape(run(*x)))
+        direction = [rng.standard_normal(a.shape) for a in x]
+
+        def slope(*a):
+            found = flux.gradient(lambda *b: np.sum(run(*b) ** 2 * weights), *a)  # noqa: B023
+            return sum(
+                (np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None), 0.0  # noqa: B023
+            )
+
+        found = flux.gradient(slope, *x)
+        again = [rng.standard_normal(a.shape) for a in x]
+        wanted = differences(slope, x, again)
+        got = sum(np.sum(g * d) for g, d in zip(found, again, strict=True) if g is not None)
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * max(1, abs(wanted)))
+
+
+@every_operation
+@settings(thorough, max_examples=4)
+@given(st.data())
+def test_recorded_value_is_that_of_numpy(name, data):
+    for _, run, x in cases(name, data):
+        plain = run(*x)
+        value, _ = flux.pullback(run, *x)
+        np.testing.assert_allclose(value, plain, rtol=1e-12, atol=1e-12)
+        assert np.shape(value) == np.shape(plain)
+        assert not isinstance(plain, flux.Tensor) and not isinstance(value, flux.Tensor)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@settings(thorough, max_examples=3)
+@given(st.data())
+def test_dtypes_stay(name, dtype, data):
+    operation = EVERY[name]
+    module = getattr(operation.public, "__module__", "") or ""
+    if dtype is np.longdouble and ("linalg" in module or not hasattr(operation.public, "reduce")):
+        dtype = np.float32  # LAPACK has no longdouble; and once more in single precision
+    for _, run, x in cases(name, data):
+        x = [a.astype(dtype) for a in x]
+        if isinstance(operation.kernel, np.ufunc) and run(*x).dtype != dtype:
+            continue  # a function that always computes in double, as float_power
+        try:
+            plain = run(*x)
+        except TypeError:
+            continue  # SciPy has no longdouble form of this function
+        value, back = flux.pullback(run, *x)
+        assert np.result_type(value) == np.result_type(plain)
+        for g, a in zip(back(np.ones_like(value)), x, strict=True):
+            assert g is None or (type(g) is np.ndarray and g.dtype == dtype and g.shape == a.shape)
+
+
+@every_operation
+@settings(thorough, max_examples=4)
+@given(st.data())
+def test_nothing_is_written_to_and_nothing_is_shared(name, data):
+    for _, run, x in cases(name, data):
+        kept = [a.copy() for a in x]
+        value, back = flux.pullback(run, *x)
+        seed = np.ones_like(value)
+        first, second = back(seed), back(seed)
+        for a, b in zip(x, kept, strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(seed, np.ones_like(value))
+        mine = [g for g in (*first, *second) if g is not None]
+        for i, g in enumerate(mine):
+            for other in [*mine[i + 1 :], *x, seed, np.asarray(value)]:
+                assert not np.shares_memory(g, other)
+        for g, h in zip(first, second, strict=True):
+            np.testing.assert_array_equal(g, h)
+
+
+@every_operation
+@settings(thorough, max_examples=3)
+@given(st.data())
+def test_memory_layout_does_not_matter(name, data):
+    for rng, run, x in cases(name, data):
+        strided = []
+        for a in x:
+            wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan) if a.ndim else a.copy()
+            if a.ndim:
+                wide[..., ::2] = a
+                strided.append(wide[..., ::2] if rng.random() < 0.5 else np.asfortranarray(a))
+            else:
+                strided.append(wide)
+        for g, h in zip(*(flux.pullback(run, *o)[1](np.ones_like(run(*x))) for o in (x, strided)),
+                        strict=True):  # fmt: skip
+            if g is not None:
+                np.testing.assert_allclose(g, h, rtol=1e-13, atol=1e-13)
+
+
+BODIES = [n for n, o in EVERY.items() if o.body is not None and o.joint is not None]
+
+
+@pytest.mark.parametrize("name", BODIES)
+@thorough
+@given(st.data())
+def test_fast_path_agrees_with_the_definition(name, data):
+    operation = EVERY[name]
+    rng = np.random.default_rng(data.draw(seeds))
+    for sample in samples_of(operation, data.draw):
+        x = operands(operation, sample.shapes, rng)
+        runs = [lambda *a, f=f, s=sample: s.call(f, *a) for f in (operation, operation.body)]
+        (y, back), (z, through) = (flux.pullback(run, *x) for run in runs)
+        np.testing.assert_allclose(y, z, rtol=1e-13, atol=1e-13)
+        seed = rng.standard_normal(np.shape(y))
+        for g, h in zip(back(seed), through(seed), strict=True):
+            np.testing.assert_allclose(g, h, rtol=1e-12, atol=1e-12)
+
+
+def test_every_operation_is_documented_and_sampled():
+    for operation in OPERATIONS.values():
+        assert operation.__doc__ or callable(operation.public)
+        for sample in operation.samples or ():
+            assert isinstance(sample, Sample)
+        assert copy.deepcopy(operation) is operation

@@ -1,0 +1,47 @@
+"""tinyflux: gradients, models and their training in plain NumPy, in the manner of Flux.jl.
+
+>>> import numpy as np, tinyflux as flux
+>>> flux.gradient(lambda x: 3 * x**2 + 2 * x + 1, 5.0)
+(array(32.),)
+
+The names below stand in the order in which a newcomer should meet them.
+"""
+
+# isort: skip_file
+from . import ops, operators  # declares the operations, and attaches the operators to Tensor
+
+from .tensor import Tensor, detach
+from .gradient import gradient, withgradient, pullback, jacobian, hessian
+from .testing import gradcheck
+from .params import Params, Grads, params, freeze_, thaw_
+
+from .layers import Chain, Dense, Dropout, summary, testmode_, trainmode_
+from .activations import (
+    identity, sigmoid, σ, tanh, relu, leakyrelu, elu, gelu, selu, swish, softplus, mish,
+    hardsigmoid, hardtanh, relu6, logsigmoid, softmax, logsoftmax, logsumexp,
+)  # fmt: skip
+from .initialise import (
+    glorot_uniform, glorot_normal, kaiming_uniform, kaiming_normal, lecun_normal,
+    truncated_normal, orthogonal, sparse_init, identity_init, zeros_init, ones_init,
+)  # fmt: skip
+from . import losses
+
+from .optimise import *
+from .train import train_, update_
+from .history import History, TrainingState
+from .callbacks import (
+    throttle, stop, skip, epochs, patience, early_stopping, plateau, stop_early,
+)  # fmt: skip
+
+from .data import (
+    DataLoader, onehot, onehotbatch, onecold, splitobs, shuffleobs, batch, unbatch, chunk, ncycle,
+)  # fmt: skip
+from . import datasets
+from .seeding import seed_
+
+from .errors import (
+    FluxError, NotDifferentiableError, RecordingError, NotScalarError, NoGradientError,
+    NotAskedError, NonFiniteLossError, ShapeError,
+)  # fmt: skip
+
+__version__ = "0.1.0"

@@ -1,0 +1,246 @@
+"""Is it time to stop? Three triggers that answer, and a callback that acts on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..checks import as_callable, as_integer
+from .steering import stop
+
+__all__ = ["early_stopping", "patience", "plateau", "stop_early"]
+
+
+def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
+    """Make a trigger: True once `predicate` has held in `wait` calls in a row.
+
+    Parameters
+    ----------
+    predicate : callable
+        Gets the arguments of the trigger.
+    wait : int
+        At least 0; 0 makes a trigger that is always True.
+
+    Returns
+    -------
+    callable
+        It stays True as long as the predicate goes on to hold.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `predicate` is not callable or `wait` not an integer of at least 0.
+
+    Examples
+    --------
+    >>> low = patience(lambda score: score < 1, 2)
+    >>> [low(score) for score in (0, 5, 0, 0, 0)]
+    [False, False, False, True, True]
+    """
+    as_callable(predicate, "patience: predicate")
+    wait = as_integer(wait, "wait", least=0)
+    count = 0
+
+    def trigger(*args: Any, **kwargs: Any) -> bool:
+        nonlocal count
+        count = count + 1 if predicate(*args, **kwargs) else 0
+        return count >= wait
+
+    return trigger
+
+
+def _drop(best: Any, score: Any) -> float:
+    """How much `score` is below `best`; of floats, since NumPy's inf - inf would warn."""
+    return float(best) - float(score)
+
+
+def early_stopping(
+    f: Callable[..., Any],
+    delay: int,
+    *,
+    distance: Callable[[Any, Any], Any] = _drop,
+    init_score: Any = math.inf,
+    min_dist: float = 0,
+) -> Callable[..., bool]:
+    """Make a trigger: True once the score has failed to improve `delay` times in a row.
+
+    Parameters
+    ----------
+    f : callable
+        Gives the score; gets the arguments of the trigger.
+    delay : int
+        At least 0.
+    distance : callable
+        `distance(best, score)` is the improvement: `best - score` unless told, so lower is better.
+        Where higher is better: `distance=lambda best, score: score - best, init_score=-np.inf`.
+    init_score : object
+        The best score before the first.
+    min_dist : float
+        An improvement below this one counts as none. At 0 a score equal to the best is good enough;
+        see `plateau`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `f` is not callable or `delay` not an integer of at least 0.
+
+    Notes
+    -----
+    As in Flux 0.12, but for `init_score`, which is infinite as since Flux 0.16.8 (with 0 every
+    positive loss is "no improvement"), and NaN, which is never an improvement and never the best.
+
+    Examples
+    --------
+    >>> losses = iter([3.0, 2.0, 2.5, 2.2, 1.0])
+    >>> trigger = early_stopping(lambda: next(losses), 2)
+    >>> [trigger() for _ in range(5)]
+    [False, False, False, True, False]
+    """
+    as_callable(f, "early_stopping: f")
+    best = init_score
+
+    def stuck(*args: Any, **kwargs: Any) -> bool:
+        nonlocal best
+        score = f(*args, **kwargs)
+        gain = distance(best, score)
+        if gain >= 0:
+            best = score
+        return not gain >= min_dist  # also where the gain is NaN
+
+    return patience(stuck, as_integer(delay, "delay", least=0))
+
+
+def plateau(
+    f: Callable[..., Any],
+    width: int,
+    *,
+    distance: Callable[[Any, Any], Any] = _drop,
+    init_score: Any = math.inf,
+    min_dist: float = 1e-6,
+) -> Callable[..., bool]:
+    """Make a trigger: True once the score has stood still `width` times in a row.
+
+    Parameters
+    ----------
+    f : callable
+        Gives the score; gets the arguments of the trigger.
+    width : int
+        At least 0.
+    distance : callable
+        `distance(last, score)`, whose absolute value counts; `last - score` unless told.
+    init_score : object
+        The score before the first.
+    min_dist : float
+        A smaller distance counts as none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `f` is not callable or `width` not an integer of at least 0.
+
+    Notes
+    -----
+    A NaN score counts as not moving, and the one after it is compared with the one before it.
+
+    Examples
+    --------
+    >>> losses = iter([3.0, 2.0, 2.0, 2.0, 1.0])
+    >>> trigger = plateau(lambda: next(losses), 2)
+    >>> [trigger() for _ in range(5)]
+    [False, False, False, True, False]
+    """
+    as_callable(f, "plateau: f")
+    last = init_score
+
+    def flat(*args: Any, **kwargs: Any) -> bool:
+        nonlocal last
+        score = f(*args, **kwargs)
+        moved = abs(distance(last, score))
+        if moved >= 0:
+            last = score
+        return not moved >= min_dist
+
+    return patience(flat, as_integer(width, "width", least=0))
+
+
+class stop_early:
+    """A callback that stops when `f` has not got below its best for `delay` calls.
+
+    Parameters
+    ----------
+    f : callable
+        Gives the score, lower being better; takes nothing, or the state of training.
+    delay : int
+        At least 1.
+    ps : iterable
+        The parameters, as `params(model)` gives them.
+    restore : bool
+        True puts back the parameters of the best call at the end, in place: when this callback
+        stops the training as well as when the training ends by itself.
+
+    Attributes
+    ----------
+    best : float
+        The best score; infinite before the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `f` is not callable or `delay` not an integer of at least 1.
+
+    Notes
+    -----
+    An equal score is no improvement, and NaN is none. If no score was finite, nothing is put back.
+    The end of training is that of one `train_`: give it `epochs=`, rather than calling it in a
+    loop, if it shall not go back to the best parameters after every epoch.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> p = SimpleNamespace(data=np.zeros(1))
+    >>> watch = stop_early(lambda: abs(p.data[0] - 2), 5, [p])
+    >>> for _ in range(4):
+    ...     p.data += 1
+    ...     watch()
+    >>> watch.flush()
+    >>> p.data
+    array([2.])
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        delay: int,
+        ps: Iterable[Any],
+        restore: bool = True,
+    ):
+        as_callable(f, "stop_early: f")
+        functools.update_wrapper(self, f, updated=())  # the loop asks for the signature
+        self.f = f
+        self.delay = as_integer(delay, "delay", least=1)
+        self.ps = list(ps)
+        self.restore = bool(restore)
+        self.best = math.inf
+        self._kept: list[np.ndarray] = []
+        self._stuck = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        score = float(self.f(*args, **kwargs))
+        if score < self.best:
+            self.best, self._stuck = score, 0
+            if self.restore:
+                self._kept = [p.data.copy() for p in self.ps]
+            return
+        self._stuck += 1
+        if self._stuck >= self.delay:
+            self.flush()
+            stop()
+
+    def flush(self) -> None:
+        """Put back the parameters of the best call, if `restore`."""
+        for p, kept in zip(self.ps, self._kept):
+            p.data[...] = kept

@@ -1,0 +1,89 @@
+"""What data is: arrays, in tuples, named tuples and dicts, with equally many observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["arrays", "treemap"]
+
+
+def treemap(f: Callable[..., Any], data: Any, *others: Any) -> Any:
+    """Apply `f` to the arrays in tuples, named tuples and dicts; the result has the same form.
+
+    With `others`, data of the same form, `f` gets one array of each.
+
+    Raises
+    ------
+    ValueError
+        If the forms differ: other types, lengths or keys.
+    """
+    if not isinstance(data, (tuple, dict)):
+        return f(data, *others)
+    for other in others:
+        if type(other) is not type(data) or _keys(other) != _keys(data):
+            raise ValueError(f"got {data!r} and {other!r}, but all must have the same form")
+    if isinstance(data, dict):
+        return {key: treemap(f, data[key], *(o[key] for o in others)) for key in data}
+    parts = [treemap(f, *entries) for entries in zip(data, *others)]
+    return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
+
+
+def _keys(data: Any) -> Any:
+    return data.keys() if isinstance(data, dict) else len(data)
+
+
+def arrays(data: Any, who: str) -> tuple[Any, int]:
+    """Turn every entry of `data` into an array; return that and the number of observations.
+
+    Raises
+    ------
+    TypeError
+        If an entry has no observations (a number, None, ...), or there is no entry at all.
+    ValueError
+        If entries have different numbers of observations, or none.
+    """
+    data = treemap(lambda entry: _as_array(entry, who), data)
+    leaves = list(_named(data, "data"))
+    if not leaves:
+        raise TypeError(f"{who}: got {data!r}, but at least one array is needed")
+    first, n = leaves[0][0], len(leaves[0][1])
+    for name, array in leaves:
+        if len(array) != n:
+            raise ValueError(
+                f"{who}: {first} has {n} observations, but {name} has {len(array)}; "
+                "axis 0 of all arrays must have the same length"
+            )
+    if n == 0:
+        shapes = ", ".join(f"{name} has shape {array.shape}" for name, array in leaves)
+        raise ValueError(f"{who}: there is no observation in the data ({shapes})")
+    return data, n
+
+
+def _as_array(entry: Any, who: str) -> np.ndarray:
+    try:
+        array = np.asarray(entry)
+    except ValueError as error:
+        raise ValueError(
+            f"{who}: cannot make an array of a {type(entry).__name__}: {error}"
+        ) from None
+    if array.ndim == 0:
+        raise TypeError(
+            f"{who}: got {entry!r} ({type(entry).__name__}), which has no axis of observations; "
+            "wanted arrays of at least one dimension, or a tuple or dict of them"
+        )
+    return array
+
+
+def _named(data: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays in `data`, each with the expression that leads to it."""
+    if isinstance(data, dict):
+        for key in data:
+            yield from _named(data[key], f"{name}[{key!r}]")
+    elif isinstance(data, tuple):
+        for i, entry in enumerate(data):
+            yield from _named(entry, f"{name}[{i}]")
+    else:
+        yield name, data

@@ -1,0 +1,61 @@
+"""The exceptions of tinyflux: what went wrong, in the words of the person who has to mend it.
+
+Each derives from the built-in exception that a NumPy user would catch, and from `FluxError`,
+which catches them all.
+"""
+
+
+class FluxError(Exception):
+    """The common base class of the exceptions below."""
+
+
+class NotDifferentiableError(FluxError, TypeError):
+    """A NumPy function without a derivative rule met a value that is being recorded."""
+
+
+class RecordingError(FluxError, TypeError):
+    """A value that is being recorded was used as if it were a plain array (read out, written to)."""
+
+
+class NotScalarError(FluxError, ValueError):
+    """The function to differentiate did not return one real number."""
+
+
+class NoGradientError(FluxError, ValueError):
+    """A loss that depends on none of the parameters it was to be minimised over."""
+
+
+class NotAskedError(FluxError, KeyError):
+    """A gradient was looked up for an array that was not among the parameters."""
+
+    def __str__(self):
+        return str(self.args[0])  # KeyError would show the quoted repr of the sentence
+
+
+class NonFiniteLossError(FluxError, FloatingPointError):
+    """The loss became NaN or infinite; nothing was updated with it.
+
+    Attributes
+    ----------
+    step : int
+        The number of the datum, counted from 1 over all epochs.
+    value : float
+        The loss.
+    """
+
+    def __init__(self, message, step=None, value=None):
+        super().__init__(message)
+        self.step = step
+        self.value = value
+
+
+class ShapeError(FluxError, ValueError):
+    """An array of the wrong shape reached a layer; says which layer, where, and what it wants."""
+
+    def __init__(self, layer, problem):
+        super().__init__(problem)
+        self.layer = layer
+        self.place = ""  # filled in by the containers that the error passes on its way out
+
+    def __str__(self):
+        return f"{self.layer}{self.place}: {self.args[0]}"

@@ -1,0 +1,388 @@
+"""Derivatives: record what a function does, then walk the tape backwards.
+
+`pullback` does the recording, `walk` the walking; everything else is built from these two.
+A gradient inside a gradient records on the same tape: its own rows are those from where it began,
+and its backward pass runs the rules on Tensors, so that it is recorded in turn.
+"""
+
+import numpy as np
+
+from .errors import NotScalarError
+from .params import Grads, Params
+from .primitive import apply, primitive
+from .tape import Tape, open_tape
+from .tensor import FLOATS, Tensor, real_array, recorded
+
+
+@primitive(lambda g, y: g, samples=())
+def alias(x):
+    """x itself, as a value of its own on the tape: the argument of a gradient inside another."""
+    return x
+
+
+# ------------------------------------------------------------------------------- the public names
+
+
+def gradient(f, *args):
+    """The gradient of a function that returns one number.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a real number: `f()` in the first form, `f(*args)` in the second.
+    *args
+        Either one `Params` (or list of Tensors), or arrays and numbers.
+
+    Returns
+    -------
+    Grads or tuple of numpy.ndarray
+        `gradient(f, ps)` maps each parameter to dL/dp, with the parameter's shape and dtype.
+        `gradient(f, *args)` gives one array per argument. None where there is no influence.
+
+    Raises
+    ------
+    NotScalarError
+        If `f` returns an array, nothing, or a complex number.
+    TypeError
+        For integer, complex or object arguments.
+
+    See Also
+    --------
+    withgradient : the value as well.
+    jacobian : for functions that return arrays.
+
+    Notes
+    -----
+    Reverse mode: one forward and one backward pass, whatever the number of parameters. The two
+    forms are those of Flux 0.12 (Zygote). Gradients may be nested to any depth.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.gradient(lambda x: x**3, 2.0)
+    (array(12.),)
+    >>> flux.gradient(lambda x: flux.gradient(lambda y: y**3, x)[0], 2.0)
+    (array(12.),)
+    """
+    return withgradient(f, *args)[1]
+
+
+def withgradient(f, *args):
+    """The value and the gradient: `(f(...), gradient(f, ...))` in one pass.
+
+    Takes what `gradient` takes.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.withgradient(lambda x, y: x * y, 2.0, 5.0)
+    (np.float64(10.0), (array(5.), array(2.)))
+    """
+    pull = Pullback(f, args)
+    return pull.value, pull(one_like(pull.output))
+
+
+def pullback(f, *args):
+    """The value of a function, and how to pull a gradient back through it.
+
+    Parameters
+    ----------
+    f, *args
+        As for `gradient`, but `f` may return an array of any shape.
+
+    Returns
+    -------
+    value : number or numpy.ndarray
+    back : callable
+        `back(seed)` is the product of `seed` (shaped like the value) with the Jacobian: a tuple or
+        Grads as from `gradient`. It may be called again; `back.tape` prints as a program.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> value, back = flux.pullback(np.square, np.array([1.0, 2.0]))
+    >>> value, back(np.array([1.0, 10.0]))
+    (array([1., 4.]), (array([ 2., 40.]),))
+    """
+    pull = Pullback(f, args)
+    if isinstance(pull.output, (tuple, list, dict)):
+        raise NotScalarError(f"the function returned {brief_type(pull.output)}; return one array")
+    return pull.value, pull
+
+
+def jacobian(f, *args):
+    """All first derivatives of a function that returns an array.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, or Grads
+        One array of shape `output.shape + input.shape` per argument (or parameter).
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.jacobian(lambda x: x**2, np.array([1.0, 2.0]))[0]
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    value, back = pullback(f, *args)
+    shape = np.shape(value)
+    if value is None or not isinstance(value, (Tensor, np.ndarray, np.generic, float, int)):
+        raise NotScalarError(f"jacobian: the function returned {value!r}; an array is wanted")
+    rows = []
+    for place in np.ndindex(shape):
+        seed = np.zeros(shape, np.result_type(value))
+        seed[place] = 1
+        rows.append(back(seed))
+    if rows and isinstance(rows[0], Grads):
+        of = [stacked(column, shape) for column in zip(*[r.values() for r in rows], strict=True)]
+        return Grads(rows[0].params, of)
+    if not rows:
+        return tuple(np.zeros(shape + t.shape) for t in back.wanted)
+    return tuple(stacked(column, shape) for column in zip(*rows, strict=True))
+
+
+def hessian(f, x):
+    """All second derivatives of a function of one array that returns a number.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape `x.shape + x.shape`.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.hessian(lambda x: x[0] * x[1] ** 2, np.array([1.0, 3.0]))
+    array([[0., 6.],
+           [6., 2.]])
+    """
+
+    def slope(x):
+        g = gradient(f, x)[0]
+        return np.zeros(np.shape(x)) if g is None else g
+
+    found = jacobian(slope, x)[0]
+    return np.zeros(np.shape(x) * 2) if found is None else found
+
+
+def stacked(column, shape):
+    """The rows of a Jacobian, one per output element, as one array (None: no influence)."""
+    known = [g for g in column if g is not None]
+    if not known:
+        return None
+    rows = [np.zeros(known[0].shape, known[0].dtype) if g is None else g for g in column]
+    return np.reshape(np.stack(rows), shape + known[0].shape)
+
+
+# ------------------------------------------------------------------------------- recording
+
+
+class Pullback:
+    """One recorded call of `f`: its value, its rows, and the walk back through them."""
+
+    def __init__(self, f, args):
+        self.ps = as_params(args)
+        self.outer = outer = open_tape.get()
+        self.tape = tape = Tape() if outer is None else outer
+        before = tape.sources
+        try:
+            if outer is None:
+                open_tape.set(tape)
+            if self.ps is not None:
+                self.wanted, args = list(self.ps), ()
+            else:
+                self.wanted = args = [own_leaf(a, i, outer) for i, a in enumerate(args)]
+            begin = len(tape.rows)  # what makes an argument lies before the function
+            tape.sources = {**before, **{id(t): t for t in self.wanted}}
+            self.output = out = f(*args)
+        finally:
+            if outer is None:
+                open_tape.set(None)
+                tape.mark.open = False
+            else:
+                tape.sources = before
+        self.rows = tape.rows if outer is None else tape.rows[begin:]
+        self.value = out
+        if outer is None and type(out) is Tensor:
+            self.value = out.data if out.mark is tape.mark else np.array(out.data)
+
+    def __call__(self, seed):
+        """The gradients, for `seed` as the gradient of the output."""
+        found = self.pull(seed)
+        return tuple(found) if self.ps is None else Grads(self.ps, found)
+
+    def pull(self, seed):
+        """The gradients of the wanted Tensors, in order, each an array of its own."""
+        out = self.output
+        if type(out) is not Tensor:
+            return [None] * len(self.wanted)
+        seed = fitting_seed(seed, out)
+        grads, fresh = {id(out): seed}, set()
+        if open_tape.get() is self.tape:
+            walk_recording(self.rows, grads, {id(t) for t in self.wanted})
+            return [grads.get(id(t)) for t in self.wanted]
+        with np.errstate(all="ignore"):  # an infinite slope is a value, not a mishap
+            walk(self.rows, grads, fresh)
+        return [own(grads.get(id(t)), id(t) in fresh) for t in self.wanted]
+
+
+def as_params(args):
+    """The Params of `gradient(f, ps)`, or None for `gradient(f, *args)`."""
+    if len(args) == 1:
+        ps = args[0]
+        if isinstance(ps, Params):
+            return ps
+        if isinstance(ps, (list, tuple)) and ps and all(isinstance(p, Tensor) for p in ps):
+            return Params(ps)
+    if not args:
+        raise TypeError(
+            "with respect to what? gradient(f, params(model)) or gradient(f, x, y) is wanted"
+        )
+    return None
+
+
+def own_leaf(a, i, outer):
+    """Argument `a` as a Tensor of its own, so that nothing else is mistaken for it."""
+    if outer is not None and outer.tracks(a):
+        return apply(alias, (a,), {})
+    if hasattr(a, "__dict__") and not isinstance(a, (Tensor, np.ndarray, np.generic)):
+        raise TypeError(
+            f"gradient: argument {i + 1} is a {type(a).__name__}; arrays and numbers are wanted. "
+            "For the parameters of a model: gradient(lambda: loss(x, y), params(model))"
+        )
+    if type(a) is int:
+        a = float(a)
+    return recorded(real_array(a, f"gradient: argument {i + 1}"), None)
+
+
+def one_like(out):
+    """The gradient of a loss towards itself; a loss that is no number is refused."""
+    data = out.data if type(out) is Tensor else out
+    dtype = getattr(data, "dtype", None)
+    if (dtype in FLOATS and data.ndim == 0) or isinstance(data, (float, int)):
+        return 1.0 if dtype is None else dtype.type(1)
+    if data is None:
+        raise NotScalarError("the function returned None; did you forget `return`?")
+    shape = np.shape(data)
+    if shape and dtype is not None:
+        raise NotScalarError(
+            f"the function returned an array of shape {shape}, and a gradient is defined for one "
+            "number: add .sum() or .mean(), or use jacobian"
+        )
+    if dtype is not None and dtype.kind in "iub":
+        return 1.0  # a count: a number, with no gradient
+    raise NotScalarError(f"the function returned {brief_type(data)}; one real number is wanted")
+
+
+def brief_type(value):
+    """The type of a value for a message."""
+    dtype = getattr(value, "dtype", None)
+    return f"a number of dtype {dtype}" if dtype is not None else f"a {type(value).__name__}"
+
+
+def fitting_seed(seed, out):
+    """`seed` in the shape and dtype of the output."""
+    if np.shape(seed) != np.shape(out.data):
+        raise ValueError(
+            f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out.data)}"
+        )
+    if type(seed) is Tensor or getattr(seed, "dtype", None) == out.data.dtype:
+        return seed
+    return np.asarray(seed, out.data.dtype)
+
+
+# ------------------------------------------------------------------------------- walking back
+
+
+def walk(rows, grads, fresh):
+    """Pull the gradients in `grads` (id of Tensor -> array) back through `rows`.
+
+    Who owns an array: the first contribution to a Tensor is borrowed as it comes, the second
+    makes a new array, further ones are added in place. `fresh` collects the ids whose array no
+    one else can hold.
+    """
+    for operation, operands, arrays, params, output, live in reversed(rows):
+        g = grads.pop(id(output), None)
+        if g is None:
+            continue
+        if operation.body is not None and type(g) is Tensor:
+            pulled = through_body(operation, g, arrays, params, live)
+        else:
+            pulled = operation.pull(g, output.data, arrays, live, params)
+        for i, d in zip(live, pulled, strict=True):
+            if d is None:
+                continue
+            x = arrays[i]
+            if d.shape != x.shape:
+                d = unbroadcast(d, x.shape)
+            if d.dtype != x.dtype:
+                d = d.astype(x.dtype)
+            key = id(operands[i])
+            old = grads.get(key)
+            if old is None:
+                grads[key] = d
+                if d is not g and d.base is None:
+                    fresh.add(key)
+            elif key in fresh and type(old) is np.ndarray and type(d) is np.ndarray:
+                np.add(old, d, out=old)
+            else:
+                grads[key] = old + d
+                fresh.add(key)
+
+
+def walk_recording(rows, grads, wanted):
+    """`walk` where a tape is open: the rules get the Tensors, and so are recorded themselves."""
+    active = set(wanted)
+    relevant = []
+    for row in rows:
+        _, operands, _, _, output, _ = row
+        if any(id(t) in active for t in operands):
+            active.add(id(output))
+            relevant.append(row)
+    for operation, operands, arrays, params, output, live in reversed(relevant):
+        g = grads.pop(id(output), None)
+        if g is None:
+            continue
+        live = [i for i in live if id(operands[i]) in active]
+        if operation.body is not None:
+            pulled = through_body(operation, g, operands, params, live)
+        else:
+            pulled = operation.pull(g, output, operands, live, params)
+        for i, d in zip(live, pulled, strict=True):
+            if d is None:
+                continue
+            if d.shape != arrays[i].shape:
+                d = unbroadcast(d, arrays[i].shape)
+            if d.dtype != arrays[i].dtype:
+                d = d.astype(arrays[i].dtype)
+            key = id(operands[i])
+            grads[key] = grads[key] + d if key in grads else d
+
+
+def through_body(operation, g, operands, params, live):
+    """The gradients of a fused operation from its definition, where they are recorded in turn."""
+
+    def body(*moving):
+        full = list(operands)
+        for i, t in zip(live, moving, strict=True):
+            full[i] = t
+        return operation.body(*full, **params)
+
+    return Pullback(body, tuple(operands[i] for i in live))(g)
+
+
+def unbroadcast(g, shape):
+    """`g` summed over the axes along which an operand of `shape` was broadcast."""
+    extra = g.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
+    )
+    return np.reshape(np.sum(g, axis=axes), shape)
+
+
+def own(g, fresh):
+    """`g` as an array that belongs to the caller alone."""
+    if g is None or (fresh and type(g) is np.ndarray):
+        return g
+    return np.array(g)

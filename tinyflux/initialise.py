@@ -1,0 +1,166 @@
+"""Initialisers: random first values of the weights.
+
+Each takes the shape and `rng=` (a NumPy Generator or a seed; default the library's generator) and
+returns float32. The last two axes are inputs and outputs, the others the receptive field of a
+convolution. Called with keywords alone an initialiser returns a function of the shape:
+`Dense(2, 3, init=kaiming_normal(gain=1.0))`.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from .seeding import generator
+
+
+def fans(shape):
+    """(fan_in, fan_out) of a weight: how many inputs an output sees, and the other way round.
+
+    Examples
+    --------
+    >>> from tinyflux.initialise import fans
+    >>> fans((784, 32)), fans((3, 3, 16, 32)), fans((5,))
+    ((784, 32), (144, 288), (1, 5))
+    """
+    if len(shape) < 2:
+        return 1, (shape[0] if shape else 1)
+    field = math.prod(shape[:-2])
+    return field * shape[-2], field * shape[-1]
+
+
+def initialiser(make):
+    """Let `make(shape, rng, **options)` be called as `f(3, 4, rng=...)` or `f(gain=2)(3, 4)`."""
+
+    @functools.wraps(make)
+    def init(*shape, rng=None, **options):
+        if not shape:
+            return functools.partial(init, rng=rng, **options)
+        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+            shape = tuple(shape[0])
+        if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
+            raise TypeError(f"{make.__name__}: the sizes must be whole numbers, got {shape}")
+        return make(tuple(shape), generator(rng), **options).astype(np.float32, copy=False)
+
+    return init
+
+
+def uniform(shape, rng, limit):
+    """Uniform on (-limit, limit)."""
+    return (rng.random(shape, np.float32) * 2 - 1) * np.float32(limit)
+
+
+def normal(shape, rng, std):
+    """Normal with mean 0 and standard deviation std."""
+    return rng.standard_normal(shape, np.float32) * np.float32(std)
+
+
+@initialiser
+def glorot_uniform(shape, rng, gain=1.0):
+    """Uniform on +-gain sqrt(6 / (fan_in + fan_out)).
+
+    Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks" (2010), eq. 16.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.glorot_uniform(2, 3, rng=0).shape
+    (2, 3)
+    """
+    return uniform(shape, rng, gain * math.sqrt(6 / sum(fans(shape))))
+
+
+@initialiser
+def glorot_normal(shape, rng, gain=1.0):
+    """Normal with standard deviation gain sqrt(2 / (fan_in + fan_out)).
+
+    Source: Glorot & Bengio (2010), eq. 12.
+    """
+    return normal(shape, rng, gain * math.sqrt(2 / sum(fans(shape))))
+
+
+@initialiser
+def kaiming_uniform(shape, rng, gain=math.sqrt(2)):
+    """Uniform on +-gain sqrt(3 / fan_in).
+
+    Source: He et al., "Delving deep into rectifiers" (2015), eq. 10, which fixes the variance.
+    """
+    return uniform(shape, rng, gain * math.sqrt(3 / fans(shape)[0]))
+
+
+@initialiser
+def kaiming_normal(shape, rng, gain=math.sqrt(2)):
+    """Normal with standard deviation gain / sqrt(fan_in).
+
+    Source: He et al. (2015), eq. 10.
+    """
+    return normal(shape, rng, gain / math.sqrt(fans(shape)[0]))
+
+
+@initialiser
+def truncated_normal(shape, rng, mean=0.0, std=1.0, lo=-2.0, hi=2.0):
+    """Normal, cut off at `lo` and `hi` (absolute bounds), by inverting the distribution function."""
+    from scipy.special import ndtr, ndtri
+
+    low, high = ndtr((lo - mean) / std), ndtr((hi - mean) / std)
+    return np.clip(mean + std * ndtri(rng.uniform(low, high, shape)), lo, hi)
+
+
+@initialiser
+def lecun_normal(shape, rng, gain=1.0):
+    """Truncated normal with standard deviation gain / sqrt(fan_in).
+
+    Source: LeCun et al., "Efficient BackProp" (1998), eq. 16.
+    """
+    return truncated_normal(*shape, rng=rng, std=gain / math.sqrt(fans(shape)[0]))
+
+
+@initialiser
+def orthogonal(shape, rng, gain=1.0):
+    """gain times a matrix with orthonormal rows or columns; leading axes count as rows.
+
+    Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in
+    deep linear neural networks" (2014).
+    """
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diagonal(r))  # makes the distribution uniform
+    return gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+@initialiser
+def sparse_init(shape, rng, sparsity=0.1, std=0.01):
+    """Normal, with the share `sparsity` of every column set to 0.
+
+    Source: Martens, "Deep learning via Hessian-free optimization" (2010), section 5.
+    """
+    if len(shape) != 2:
+        raise ValueError(f"sparse_init: two sizes are wanted, got {shape}")
+    zeros = math.ceil(min(1.0, max(0.0, sparsity)) * shape[0])
+    weight = normal(shape, rng, std)
+    order = np.argsort(rng.random(shape), axis=0)
+    np.put_along_axis(weight, order[:zeros], 0, axis=0)
+    return weight
+
+
+@initialiser
+def identity_init(shape, rng, gain=1.0):
+    """gain times the identity: what comes in goes out (the centre tap of a convolution)."""
+    weight = np.zeros(shape, np.float32)
+    if len(shape) >= 2:
+        centre = tuple((n - 1) // 2 for n in shape[:-2])
+        weight[centre] = gain * np.eye(*shape[-2:])
+    return weight
+
+
+@initialiser
+def zeros_init(shape, rng):
+    """All 0."""
+    return np.zeros(shape)
+
+
+@initialiser
+def ones_init(shape, rng):
+    """All 1."""
+    return np.ones(shape)

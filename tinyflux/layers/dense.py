@@ -1,0 +1,90 @@
+"""The fully connected layer."""
+
+import numpy as np
+
+from ..activations import identity
+from ..errors import ShapeError
+from ..initialise import glorot_uniform
+from ..ops.nn import dense, in_place
+from ..tensor import Tensor
+from .printing import constructor
+
+
+class Dense:
+    """activation(x @ weight + bias).
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Sizes of the last axis of the input and of the output.
+    activation : callable, default identity
+        Applied to the whole output: an activation of tinyflux, a NumPy function, or your own.
+    bias : bool, default True
+    init : callable, default glorot_uniform
+        `init(n_in, n_out)` gives the first weights.
+
+    Attributes
+    ----------
+    weight : Tensor, shape (n_in, n_out), float32
+    bias : Tensor, shape (n_out,), first 0; or None
+
+    Raises
+    ------
+    ShapeError
+        (a ValueError) when the last axis of the input is not n_in.
+
+    Notes
+    -----
+    Observations are rows: x has shape (batch, n_in), or (..., n_in), or (n_in,) for a single one.
+    The input is converted to the dtype of the weights.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> layer = flux.Dense(2, 3, flux.relu)
+    >>> layer, layer(np.ones((5, 2))).shape
+    (Dense(2, 3, relu), (5, 3))
+    """
+
+    def __init__(self, n_in, n_out, activation=identity, *, bias=True, init=glorot_uniform):
+        for name, n in (("n_in", n_in), ("n_out", n_out)):
+            if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+                raise TypeError(f"Dense: {name} must be a positive whole number, got {n!r}")
+        if not callable(activation):
+            raise TypeError(f"Dense: the activation must be a function, got {activation!r}")
+        self.weight = Tensor(init(n_in, n_out))
+        self.bias = Tensor(np.zeros(n_out, self.weight.dtype)) if bias else None
+        self.activation = activation
+
+    def __call__(self, x):
+        weight, f = self.weight, self.activation
+        wanted = weight.data
+        if type(x) is not Tensor:
+            x = np.asarray(x)
+        if x.ndim == 0 or x.shape[-1] != wanted.shape[0]:
+            raise ShapeError(repr(self), misfit(x.shape, wanted.shape[0]))
+        if x.dtype != wanted.dtype:
+            if x.dtype.kind not in "fiub":
+                raise TypeError(f"{self!r}: got x with dtype {x.dtype}; real numbers are wanted")
+            x = x.astype(wanted.dtype)
+        if f is identity:
+            return dense(x, weight, self.bias)
+        operation = in_place(f)
+        if operation is not None:
+            return dense(x, weight, self.bias, activation=operation)
+        return f(dense(x, weight, self.bias))
+
+    def __repr__(self):
+        options = {} if self.bias is not None else {"bias": False}
+        given = [] if self.activation is identity else [self.activation]
+        return constructor(self, *self.weight.shape, *given, **options)
+
+
+def misfit(shape, n):
+    """What is wrong with an input of `shape` where n features are wanted, and the remedy."""
+    problem = f"got x with shape {shape}; the last axis must be {n}."
+    if len(shape) > 2 and int(np.prod(shape[1:])) == n:
+        return f"{problem} Flatten first: x.reshape(len(x), -1)."
+    if len(shape) == 2 and shape[0] == n:
+        return f"{problem} Observations are rows: x.T has shape {shape[::-1]}."
+    return problem

@@ -1,0 +1,54 @@
+"""Dropout."""
+
+import numpy as np
+
+from ..ops.random import dropout, keep_mask
+from ..seeding import generator
+from .modes import training
+from .printing import constructor
+
+
+class Dropout:
+    """Sets elements to 0 with probability p while training, and scales the others by 1 / (1 - p).
+
+    Parameters
+    ----------
+    p : float
+        In [0, 1].
+    axis : int or tuple of int, optional
+        The axes along which the draws differ; along the others one draw serves for all.
+    rng : numpy.random.Generator or int, optional
+
+    Notes
+    -----
+    Active while a gradient is taken; see `testmode_`. Source: Srivastava et al., "Dropout: a simple
+    way to prevent neural networks from overfitting" (2014); scaled in training, as in Flux.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.Dropout(0.5)(np.ones(3))
+    array([1., 1., 1.])
+    """
+
+    def __init__(self, p, axis=None, *, rng=None):
+        if not isinstance(p, (int, float)) or not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is a probability, got {p!r}")
+        self.p = p
+        self.axis = axis
+        self.rng = None if rng is None else generator(rng)
+        self.mode = None
+
+    def __call__(self, x):
+        if self.p == 0 or not training(self):
+            return x
+        shape = np.shape(x)
+        if self.axis is not None:
+            drawn = {a % len(shape) for a in np.atleast_1d(self.axis).tolist()}
+            shape = tuple(n if i in drawn else 1 for i, n in enumerate(shape))
+        dtype = np.result_type(x)
+        mask = keep_mask(generator(self.rng), shape, self.p, dtype if dtype.kind == "f" else np.dtype(float))
+        return dropout(x, mask=mask)
+
+    def __repr__(self):
+        return constructor(self, self.p, **({} if self.axis is None else {"axis": self.axis}))

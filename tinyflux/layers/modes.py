@@ -1,0 +1,38 @@
+"""Training and test mode of the layers that behave differently in them (Dropout, ...)."""
+
+from ..params import reachable
+from ..tape import open_tape
+
+
+def training(layer):
+    """Whether `layer` should behave as in training: while a gradient is taken, unless it is told."""
+    return open_tape.get() is not None if layer.mode is None else layer.mode
+
+
+def testmode_(model, mode=True):
+    """Let all layers of `model` behave as in use (True), as in training (False), or "auto".
+
+    "auto", with which a layer begins, is training mode while a gradient is taken and test mode
+    otherwise, as in Flux 0.12. Returns the model.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> m = flux.trainmode_(flux.Chain(flux.Dropout(0.5)))
+    >>> sorted(set(m(np.ones(100)).tolist()))
+    [0.0, 2.0]
+    """
+    if mode not in (True, False, "auto"):
+        raise ValueError(f'testmode_: mode must be True, False or "auto", got {mode!r}')
+    for _, layer in reachable(model):
+        if hasattr(layer, "mode"):
+            layer.mode = None if mode == "auto" else not mode
+    return model
+
+
+def trainmode_(model, mode=True):
+    """Let all layers of `model` behave as in training (True), as in use (False), or "auto"."""
+    return testmode_(model, mode if mode == "auto" else not mode)
+
+
+testmode_.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's

@@ -1,0 +1,346 @@
+r"""Losses: one number for how far a prediction is from its target.
+
+All are called `loss(yhat, y, *, agg=np.mean)`: the prediction comes first, `agg` turns the array of
+the single losses into the result (`np.mean`, `np.sum`, `flux.identity` for the array itself, or a
+function of your own). `yhat` and `y` must have the same shape; the losses for classes, which stand
+on the last axis, take whole-number labels of the shape without that axis as well. Definitions as in
+Flux 0.12; eps is the machine epsilon of the prediction's type.
+"""
+
+import numpy as np
+
+from .activations import logsigmoid, logsoftmax
+from .ops.nn import softmax
+from .primitive import fused, sample
+from .tensor import Tensor
+
+__all__ = [
+    "binarycrossentropy", "crossentropy", "huber_loss", "kldivergence", "label_smoothing",
+    "logitbinarycrossentropy", "logitcrossentropy", "mae", "mse", "msle",
+]  # fmt: skip
+
+ARRAYS = (np.ndarray, Tensor)
+
+
+# ------------------------------------------------------------------------------- targets
+
+
+def target(name, yhat, y, classes=False):
+    """`y` checked against `yhat` and in its type: (yhat, y)."""
+    if type(yhat) not in ARRAYS:
+        yhat = as_numbers(name, "yhat", yhat)
+    if type(y) not in ARRAYS:
+        y = as_numbers(name, "y", y)
+    shape = yhat.shape
+    if classes and y.dtype.kind in "iu" and y.shape == shape[:-1] and shape:
+        return yhat, one_hot(name, y, shape[-1], yhat.dtype)
+    if y.shape != shape:
+        raise ValueError(misfit(name, shape, y, classes))
+    if yhat.size == 0:
+        raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
+    if y.dtype != yhat.dtype:
+        if y.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: y has dtype {y.dtype}; real numbers are wanted")
+        if yhat.dtype.kind == "f":
+            y = y.astype(yhat.dtype)
+    return yhat, y
+
+
+def as_numbers(name, which, value):
+    """A list or a number as an array."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
+    return array
+
+
+def one_hot(name, labels, k, dtype):
+    """Whole-number labels as rows with one 1; a label out of range is refused."""
+    if labels.size == 0:
+        raise ValueError(f"{name}: got an empty batch, whose loss is not defined")
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= k:
+        raise ValueError(
+            f"{name}: yhat has {k} classes on its last axis, so labels go from 0 to {k - 1}; "
+            f"got {low if low < 0 else high}"
+        )
+    return np.eye(k, dtype=dtype)[labels]
+
+
+def misfit(name, shape, y, classes):
+    """What is wrong with a target of another shape, and the remedy."""
+    text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"
+    if classes:
+        text += f", or y whole-number labels of shape {shape[:-1]}"
+        if y.shape == shape[:-1]:
+            return text + f" (they have dtype {y.dtype}: use y.astype(int))"
+    if int(np.prod(shape)) == y.size:
+        text += f": write y.reshape({shape}), or yhat.reshape({y.shape})"
+    return text
+
+
+def eps_of(yhat):
+    """The machine epsilon of the type of a prediction."""
+    return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)
+
+
+# ------------------------------------------------------------------------------- regression
+
+
+def mae(yhat, y, *, agg=np.mean):
+    """Mean absolute error: agg(|yhat - y|); slope 0 where they are equal.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> float(losses.mae([1.0, 2.0], [1.0, 4.0]))
+    1.0
+    """
+    yhat, y = target("mae", yhat, y)
+    return agg(np.abs(yhat - y))
+
+
+def mean_square_kernel(yhat, y):
+    """The scalar product of the residual with itself."""
+    r = np.ravel(yhat - y)
+    return np.dot(r, r) / r.size
+
+
+def mean_square_joint(g, value, arrays, live):
+    """2 (yhat - y) / n."""
+    yhat, y = arrays
+    d = np.subtract(yhat, y)
+    d = d * (g * (2 / d.size))
+    return [d if i == 0 else -d for i in live]
+
+
+@fused(mean_square_kernel, mean_square_joint,
+       samples=[sample((3, 4), (3, 4)), sample((5,), (5,)), sample((), ())])  # fmt: skip
+def mean_square(yhat, y):
+    """The mean of (yhat - y)^2 over all elements."""
+    return np.mean(np.square(yhat - y))
+
+
+def mse(yhat, y, *, agg=np.mean):
+    """Mean squared error: agg((yhat - y)^2).
+
+    Parameters
+    ----------
+    yhat, y : array_like of the same shape
+        Prediction and target.
+    agg : callable, default np.mean
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ: (n,) against (n, 1) would quietly compare everything with everything.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> float(losses.mse([1.0, 2.0], [1.0, 4.0]))
+    2.0
+    """
+    yhat, y = target("mse", yhat, y)
+    return mean_square(yhat, y) if agg is np.mean else agg(np.square(yhat - y))
+
+
+def msle(yhat, y, *, agg=np.mean, eps=None):
+    """Mean squared logarithmic error: agg((log(yhat + eps) - log(y + eps))^2).
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> round(float(losses.msle([1.0, 2.0], [1.0, 4.0])), 4)
+    0.2402
+    """
+    yhat, y = target("msle", yhat, y)
+    eps = eps_of(yhat) if eps is None else eps
+    return agg(np.square(np.log(yhat + eps) - np.log(y + eps)))
+
+
+def huber_loss(yhat, y, *, delta=1.0, agg=np.mean):
+    """With e = |yhat - y|: e^2 / 2 where e < delta, delta (e - delta / 2) elsewhere.
+
+    Source: Huber, "Robust estimation of a location parameter" (1964).
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> losses.huber_loss([0.0, 0.0], [0.5, 3.0], agg=lambda e: e.tolist())
+    [0.125, 2.5]
+    """
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be positive, got {delta!r}")
+    yhat, y = target("huber_loss", yhat, y)
+    e = np.abs(yhat - y)
+    inner = np.minimum(e, delta)  # e^2/2 up to delta, and the straight line behind it
+    return agg(inner * (e - 0.5 * inner))
+
+
+# ------------------------------------------------------------------------------- classes
+
+
+def crossentropy(yhat, y, *, agg=np.mean, eps=None):
+    """agg(-sum(y log(yhat + eps))) over the classes, for predicted probabilities.
+
+    Parameters
+    ----------
+    yhat : array_like, shape (..., classes)
+        Probabilities, as from `softmax`.
+    y : array_like, shape (..., classes) of probabilities, or (...) of whole-number labels
+    agg : callable, default np.mean
+    eps : float, optional
+        Keeps the logarithm finite; the machine epsilon of yhat, as Flux 0.12.
+
+    See Also
+    --------
+    logitcrossentropy : takes scores instead; more accurate and faster.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinyflux import losses
+    >>> round(float(losses.crossentropy(np.array([[0.25, 0.75]]), np.array([1]))), 4)
+    0.2877
+    """
+    yhat, y = target("crossentropy", yhat, y, classes=True)
+    eps = eps_of(yhat) if eps is None else eps
+    return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
+
+
+def score_kernel(yhat, y):
+    """log(sum(exp(z))) weighted with the sum of y, minus y z, where z = yhat - max."""
+    z = yhat - np.max(yhat, axis=-1, keepdims=True)
+    rows = max(z.size // z.shape[-1], 1)
+    picked = np.vdot(y, z)
+    np.exp(z, out=z)
+    top = np.log(np.add.reduce(z, axis=-1))
+    return (np.vdot(top, np.add.reduce(y, axis=-1)) - picked) / rows
+
+
+def score_joint(g, value, arrays, live):
+    """(softmax(yhat) sum(y) - y) / n towards the scores; -logsoftmax(yhat) / n towards y."""
+    yhat, y = arrays
+    g = g / max(yhat.size // yhat.shape[-1], 1)
+    found = []
+    for i in live:
+        if i == 1:
+            found.append(logsoftmax.kernel(yhat) * -g)
+            continue
+        p = softmax.kernel(yhat)
+        p *= np.add.reduce(y, axis=-1, keepdims=True)
+        p -= y
+        p *= g
+        found.append(p)
+    return found
+
+
+@fused(score_kernel, score_joint,
+       samples=[sample((4, 3), (4, 3)), sample((3,), (3,)), sample((2, 4, 3), (2, 4, 3))])  # fmt: skip
+def mean_score(yhat, y):
+    """The mean over the observations of -sum(y logsoftmax(yhat))."""
+    return np.mean(-np.sum(y * logsoftmax(yhat), axis=-1))
+
+
+def logitcrossentropy(yhat, y, *, agg=np.mean):
+    """agg(-sum(y logsoftmax(yhat))) over the classes, for scores of any size.
+
+    Parameters
+    ----------
+    yhat : array_like, shape (..., classes)
+        Scores (logits): the output of the last Dense, without softmax.
+    y : array_like, shape (..., classes) of probabilities, or (...) of whole-number labels
+    agg : callable, default np.mean
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinyflux import losses
+    >>> float(losses.logitcrossentropy(np.array([[1000.0, 0.0]]), np.array([1])))
+    1000.0
+    """
+    yhat, y = target("logitcrossentropy", yhat, y, classes=True)
+    if agg is np.mean:
+        return mean_score(yhat, y)
+    return agg(-np.sum(y * logsoftmax(yhat), axis=-1))
+
+
+def kldivergence(yhat, y, *, agg=np.mean, eps=None):
+    """The Kullback-Leibler divergence of yhat from y: agg(sum(y log y)) + crossentropy(yhat, y).
+
+    0 log 0 counts as 0. The prediction comes first, as in every loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinyflux import losses
+    >>> p = np.array([[0.5, 0.5]])
+    >>> abs(float(losses.kldivergence(p, p))) < 1e-12
+    True
+    """
+    yhat, y = target("kldivergence", yhat, y, classes=True)
+    entropy = np.sum(y * np.log(np.where(np.equal(y, 0), 1, y)), axis=-1)
+    return agg(entropy) + crossentropy(yhat, y, agg=agg, eps=eps)
+
+
+# ------------------------------------------------------------------------------- two classes
+
+
+def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
+    """agg(-y log(yhat + eps) - (1 - y) log(1 - yhat + eps)), for predicted probabilities.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> round(float(losses.binarycrossentropy([0.25], [1.0])), 4)
+    1.3863
+    """
+    yhat, y = target("binarycrossentropy", yhat, y)
+    eps = eps_of(yhat) if eps is None else eps
+    return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
+
+
+def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
+    """agg((1 - y) yhat - logsigmoid(yhat)), for scores of any size.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> float(losses.logitbinarycrossentropy([-1000.0], [1.0]))
+    1000.0
+    """
+    yhat, y = target("logitbinarycrossentropy", yhat, y)
+    return agg((1 - y) * yhat - logsigmoid(yhat))
+
+
+# ------------------------------------------------------------------------------- softer targets
+
+
+def label_smoothing(y, alpha, *, axis=-1):
+    """y (1 - alpha) + alpha / k: targets that leave a little to the other classes.
+
+    Parameters
+    ----------
+    y : array_like
+        One-hot rows, or probabilities.
+    alpha : float
+        Strictly between 0 and 1.
+    axis : int or None, default -1
+        Of the k classes; None for two classes in one number (k = 2).
+
+    Source: Szegedy et al., "Rethinking the inception architecture" (2016), section 7.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> losses.label_smoothing([[0.0, 1.0]], 0.2)
+    array([[0.1, 0.9]])
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"label_smoothing: alpha must lie between 0 and 1, got {alpha!r}")
+    y = y if type(y) in ARRAYS else as_numbers("label_smoothing", "y", y)
+    if axis is not None and y.ndim == 0:
+        raise ValueError("label_smoothing: got a single number; use axis=None for two classes")
+    k = 2 if axis is None else y.shape[axis]
+    return y * (1 - alpha) + alpha / k

@@ -1,0 +1,151 @@
+"""Attaches `+ - * / @ ** []`, `.sum()`, `.T`, ... to Tensor: each is the NumPy function of that name.
+
+Outside a gradient the result is a plain array, as everywhere.
+"""
+
+import numpy as np
+
+from .errors import RecordingError
+from .ops.index import getitem
+from .primitive import OPERATIONS, apply, primitive, sample
+from .tape import open_tape
+from .tensor import Tensor
+
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.divide,
+    "matmul": np.matmul,
+    "mod": np.remainder,
+}
+COMPARE = {
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
+METHODS = (
+    "sum mean prod max min var std cumsum cumprod argmax argmin argsort any all round "
+    "ravel squeeze swapaxes diagonal trace repeat take dot clip sort"
+).split()
+
+
+def binary(function):
+    """The two operators of a ufunc: t + x and x + t."""
+    operation = OPERATIONS[function]
+
+    def forward(self, other):
+        return apply(operation, (self, other), {})
+
+    def reflected(self, other):
+        return apply(operation, (other, self), {})
+
+    return forward, reflected
+
+
+def method(function):
+    """A NumPy function as a method: t.sum(axis=0) is np.sum(t, axis=0)."""
+
+    def call(self, *args, **kwargs):
+        return function(self, *args, **kwargs)
+
+    call.__doc__ = f"`np.{function.__name__}` of this Tensor, with its arguments."
+    return call
+
+
+def power(self, exponent):
+    """t ** x, with NumPy's own short cuts for small exponents."""
+    if type(exponent) in (int, float) and exponent in SHORT:
+        return apply(OPERATIONS[SHORT[exponent]], (self,), {})
+    return apply(OPERATIONS[np.power], (self, exponent), {})
+
+
+SHORT = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
+
+
+def shaped(function):
+    """A method that takes a shape (or axes) as one tuple or as several numbers."""
+
+    def call(self, *shape, **kwargs):
+        shape = shape[0] if len(shape) == 1 and shape[0] is not None else shape
+        return function(self, shape, **kwargs) if shape != () else function(self, **kwargs)
+
+    return call
+
+
+def item_set(self, index, value):
+    """t[i] = v: into the parameter itself, outside a gradient only."""
+    if open_tape.get() is not None or self.mark is not None:
+        raise RecordingError(
+            "t[i] = v would change a value that the tape has recorded. Make a new one: "
+            "np.where(mask, v, t), or np.concatenate of the parts."
+        )
+    self.data[index] = value.data if type(value) is Tensor else value
+
+
+@primitive(lambda g, y, *, dtype: g, samples=[sample((3, 4), dtype=np.float64)])
+def cast(x, *, dtype):
+    """x in another floating-point type; the gradient comes back in its own."""
+    return np.asarray(x).astype(dtype)
+
+
+def astype(self, dtype, copy=True):
+    """A copy in another type; a type without gradients (int, bool) gives a plain array."""
+    if np.dtype(dtype).kind != "f":
+        return self.data.astype(dtype)
+    return cast(self, dtype=np.dtype(dtype))
+
+
+def flatten(self, order="C"):
+    """All elements in one axis."""
+    return np.ravel(self, order=order)
+
+
+def rows(self):
+    """The parts along the first axis."""
+    if self.ndim == 0:
+        raise TypeError("a Tensor without axes cannot be iterated over")
+    return (self[i] for i in range(len(self)))
+
+
+def unknown(self, name):
+    """An attribute of arrays that Tensors do not have, said with the remedy."""
+    if not name.startswith("_") and hasattr(np.ndarray, name):
+        raise AttributeError(f"Tensor has no method {name!r}; use t.data.{name}, or np.{name}(t)")
+    raise AttributeError(f"Tensor has no attribute {name!r}")
+
+
+for name, function in BINARY.items():
+    forward, reflected = binary(function)
+    setattr(Tensor, f"__{name}__", forward)
+    setattr(Tensor, f"__r{name}__", reflected)
+for name, function in COMPARE.items():
+    setattr(Tensor, f"__{name}__", method(function))
+for name in METHODS:
+    setattr(Tensor, name, method(getattr(np, name)))
+
+attached = {
+    "__pow__": power,
+    "__rpow__": lambda self, base: apply(OPERATIONS[np.power], (base, self), {}),
+    "__neg__": lambda self: apply(OPERATIONS[np.negative], (self,), {}),
+    "__pos__": lambda self: apply(OPERATIONS[np.positive], (self,), {}),
+    "__abs__": lambda self: apply(OPERATIONS[np.absolute], (self,), {}),
+    "__floordiv__": method(np.floor_divide),
+    "__getitem__": lambda self, index: getitem(self, index=index),
+    "__setitem__": item_set,
+    "__iter__": rows,
+    "__hash__": object.__hash__,  # by identity, although == is elementwise
+    "__getattr__": unknown,
+    "T": property(np.transpose, doc="The transpose."),
+    "mT": property(np.matrix_transpose, doc="The transpose of the last two axes."),
+    "reshape": shaped(np.reshape),
+    "transpose": shaped(np.transpose),
+    "astype": astype,
+    "flatten": flatten,
+    "copy": lambda self: apply(OPERATIONS[np.positive], (self,), {}),
+}
+for name, function in attached.items():
+    setattr(Tensor, name, function)

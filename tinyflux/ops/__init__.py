@@ -1,0 +1,7 @@
+"""The table of derivatives: importing it declares every operation.
+
+One file per family. Each entry is a NumPy function with the derivative towards each operand, where
+`g` is the gradient of the output `y`.
+"""
+
+from . import elementwise, index, join, linalg, nn, reduce, shape  # noqa: F401

@@ -1,0 +1,203 @@
+"""Derivatives of the elementwise functions.
+
+    y = f(x):     dL/dx = g * f'(x)
+
+written in the output `y` where that is as accurate. Where a function has a kink or a singularity,
+the value that is chosen stands beside it.
+"""
+
+import numpy as np
+
+from ..primitive import composed, primitive, rule, sample, without_gradient
+
+POSITIVE = (0.2, 3.0)
+INSIDE = (-0.9, 0.9)  # of the unit interval
+LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
+
+# ------------------------------------------------------------------------------- arithmetic
+
+rule(np.add, lambda g, y: g, lambda g, y: g)
+rule(np.subtract, lambda g, y: g, lambda g, y: -g)
+rule(np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
+rule(np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b, domain=POSITIVE)
+rule(np.remainder, lambda g, y: g, lambda g, y, a, b: -g * np.floor_divide(a, b), domain=POSITIVE)
+rule(np.positive, lambda g, y: g)
+rule(np.negative, lambda g, y: -g)
+rule(np.conjugate, lambda g, y: g)
+rule(np.reciprocal, lambda g, y: -g * y * y, domain=POSITIVE)
+rule(np.square, lambda g, y, x: g * (2 * x))
+rule(np.sqrt, lambda g, y: g / (2 * y), domain=POSITIVE)
+rule(np.cbrt, lambda g, y: g / (3 * y * y), domain=POSITIVE)
+
+
+def power_base(g, y, a, b):
+    """b a^(b-1), and 0 for a constant: a^0 has no slope, even at 0."""
+    if type(b) in (int, float) and b in (2, 3):
+        return g * (b * a) if b == 2 else g * (3 * a * a)
+    return g * np.where(np.equal(b, 0), 0, b * np.power(a, np.where(np.equal(b, 0), 1, b - 1)))
+
+
+def power_exponent(g, y, a, b):
+    """y log a; 0 where y is 0 (so 0^b has no slope in b), -inf at 0^0."""
+    vanishes = np.equal(y, 0)
+    return g * np.where(vanishes, 0, y * np.log(np.where(vanishes, 1, a)))
+
+
+rule(np.power, power_base, power_exponent, domain=POSITIVE)
+rule(np.float_power, power_base, power_exponent, domain=POSITIVE)
+
+# ------------------------------------------------------------------------------- exp and log
+
+rule(np.exp, lambda g, y: g * y)
+rule(np.exp2, lambda g, y: g * y * LN2)
+rule(np.expm1, lambda g, y: g * (y + 1))
+rule(np.log, lambda g, y, x: g / x, domain=POSITIVE)
+rule(np.log2, lambda g, y, x: g / (x * LN2), domain=POSITIVE)
+rule(np.log10, lambda g, y, x: g / (x * LN10), domain=POSITIVE)
+rule(np.log1p, lambda g, y, x: g / (1 + x), domain=POSITIVE)
+
+
+def share_of(g, y, a, unit=1.0):
+    """The softmax weight exp(a - y) of one operand of logaddexp; 1/2 each at -inf, -inf."""
+    return g * np.exp(unit * np.where(np.isneginf(y), -LN2 / unit, a - y))
+
+
+rule(np.logaddexp, lambda g, y, a, b: share_of(g, y, a), lambda g, y, a, b: share_of(g, y, b))
+rule(np.logaddexp2, lambda g, y, a, b: share_of(g, y, a, LN2),
+     lambda g, y, a, b: share_of(g, y, b, LN2))  # fmt: skip
+
+# ------------------------------------------------------------------------------- trigonometry
+
+rule(np.sin, lambda g, y, x: g * np.cos(x))
+rule(np.cos, lambda g, y, x: -g * np.sin(x))
+rule(np.tan, lambda g, y: g * (1 + y * y), domain=INSIDE)
+rule(np.arcsin, lambda g, y, x: g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
+rule(np.arccos, lambda g, y, x: -g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
+rule(np.arctan, lambda g, y, x: g / (1 + x * x))
+rule(np.sinh, lambda g, y, x: g * np.cosh(x))
+rule(np.cosh, lambda g, y, x: g * np.sinh(x))
+rule(np.tanh, lambda g, y: g * (1 - y * y))
+rule(np.arcsinh, lambda g, y, x: g / np.sqrt(1 + x * x))
+rule(np.arccosh, lambda g, y, x: g / np.sqrt((x - 1) * (x + 1)), domain=(1.2, 3.0))
+rule(np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)), domain=INSIDE)
+for to_radians in (np.deg2rad, np.radians):
+    rule(to_radians, lambda g, y: np.deg2rad(g))
+for to_degrees in (np.rad2deg, np.degrees):
+    rule(to_degrees, lambda g, y: np.rad2deg(g))
+
+
+def over_square(g, part, a, b):
+    """g part / (a^2 + b^2) without overflow, and 0 at the origin."""
+    r = np.hypot(a, b)
+    r = r + np.equal(r, 0)
+    return g * (part / r / r)
+
+
+rule(np.arctan2, lambda g, y, a, b: over_square(g, b, a, b),
+     lambda g, y, a, b: over_square(-g, a, a, b))  # fmt: skip
+rule(np.hypot, lambda g, y, a, b: g * (a / (y + np.equal(y, 0))),
+     lambda g, y, a, b: g * (b / (y + np.equal(y, 0))))  # 0 at the origin  # fmt: skip
+
+
+def sinc_slope(g, y, x):
+    """(cos(pi x) - sinc x) / x, by its series near 0, where the difference would cancel."""
+    near = np.less(np.abs(x), 0.02)
+    z = np.where(near, x, 0) * np.pi
+    series = -np.pi * z / 3 * (1 - z * z / 10 * (1 - z * z / 28 * (1 - z * z / 54)))
+    far = np.where(near, 1, x)
+    return g * np.where(near, series, (np.cos(np.pi * far) - np.sinc(far)) / far)
+
+
+rule(np.sinc, sinc_slope)
+
+# ------------------------------------------------------------------------------- kinks
+
+rule(np.absolute, lambda g, y, x: g * np.sign(x))  # 0 at 0
+rule(np.fabs, lambda g, y, x: g * np.sign(x))
+
+
+def winner(g, y, mine, other):
+    """All of g where mine is the one that was taken, half of it where both are."""
+    won = np.equal(mine, y)
+    return g * won - (g * 0.5) * np.logical_and(won, np.equal(other, y))
+
+
+for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
+    rule(extremum, lambda g, y, a, b: winner(g, y, a, b), lambda g, y, a, b: winner(g, y, b, a))
+
+
+@primitive(
+    lambda g, y, x, low, high: g * np.logical_and(np.greater_equal(x, low), np.less_equal(x, high)),
+    lambda g, y, x, low, high: g * np.less(x, low),
+    lambda g, y, x, low, high: g * np.greater(x, high),
+    samples=[sample((3, 4), (4,), (3, 1), by=lambda f, x, a, b: f(x, -np.abs(a), np.abs(b)))],
+)
+def clamp(x, low, high):
+    """min(max(x, low), high); the slope is 1 in the closed interval (at the bounds, too)."""
+    return np.clip(x, low, high)
+
+
+@composed(np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), min=0.1)])
+def clip(x, a_min=None, a_max=None, *, min=None, max=None):
+    low, high = (a if a is not None else b for a, b in ((a_min, min), (a_max, max)))
+    return clamp(x, -np.inf if low is None else low, np.inf if high is None else high)
+
+
+where_samples = [sample((3, 4), (4,), by=lambda f, a, b: f(np.arange(4) % 2 == 0, a, b))]
+where_operation = rule(
+    np.where,
+    None,
+    lambda g, y, c, a, b: np.where(c, g, 0),  # not c * g: infinity must not become nan
+    lambda g, y, c, a, b: np.where(c, 0, g),
+    samples=where_samples,
+)
+rule(np.nan_to_num, lambda g, y, x, **_: np.where(np.isfinite(x), g, 0))
+
+
+@composed(np.select, samples=[
+    sample((4,), (4,), by=lambda f, a, b: f([np.arange(4) < 1, np.arange(4) < 3], [a, b], 7.0))
+])  # fmt: skip
+def select(condlist, choicelist, default=0):
+    y = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        y = np.where(condition, choice, y)
+    return y
+
+
+# ------------------------------------------------------------------------------- SciPy's ufuncs
+
+rule("scipy.special.expit", lambda g, y: g * y * (1 - y))
+rule("scipy.special.logit", lambda g, y, x: g / (x * (1 - x)), domain=(0.1, 0.9))
+rule("scipy.special.erf", lambda g, y, x: g * (2 / np.pi**0.5) * np.exp(-x * x))
+rule("scipy.special.erfc", lambda g, y, x: -g * (2 / np.pi**0.5) * np.exp(-x * x))
+digamma = rule("scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), domain=POSITIVE)
+rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), domain=POSITIVE)
+rule("scipy.special.xlogy", lambda g, y, a, b: g * xlogy(1.0, b), lambda g, y, a, b: g * a / b,
+     domain=POSITIVE)  # fmt: skip
+
+
+@primitive(None, lambda g, y, s, q: -g * s * hurwitz(s + 1.0, q), domain=(1.1, 3.0),
+           samples=[sample((3,), by=lambda f, q: f(2.0, q))])  # fmt: skip
+def hurwitz(s, q):
+    """The zeta function of Hurwitz, sum of (k + q)^-s: the derivatives of digamma."""
+    from scipy.special import zeta
+
+    return zeta(s, q)
+
+
+def xlogy(a, b):
+    """a log b, 0 where a is 0 (of SciPy, imported when it is used)."""
+    from scipy.special import xlogy as kernel
+
+    return kernel(a, b)
+
+
+# ------------------------------------------------------------------------------- no gradient
+
+without_gradient(
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+    np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
+    np.isnan, np.isinf, np.isfinite, np.isneginf, np.isposinf, np.signbit, np.isclose,
+    np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.fix, np.floor_divide,
+    np.spacing, np.nextafter, np.heaviside,
+)  # fmt: skip

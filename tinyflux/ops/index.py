@@ -1,0 +1,98 @@
+"""Derivatives of indexing: what was picked out is put back among zeros; duplicates add up."""
+
+import numpy as np
+
+from ..primitive import composed, primitive, sample, without_gradient
+
+BASIC = (int, slice, type(None), type(Ellipsis), np.integer)
+
+
+def is_basic(index):
+    """Whether an index makes a view, so that no element is picked twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(isinstance(i, BASIC) and not isinstance(i, bool) for i in parts)
+
+
+def at(index, **_):
+    """A sample of x[index]."""
+    return lambda f, x: f(x, index=index)
+
+
+@primitive(
+    lambda g, y, x, *, index: scatter(g, index=index, shape=np.shape(x)),
+    samples=[
+        sample((4,), by=at(1)), sample((4, 3), by=at((slice(None, None, -2), None))),
+        sample((4, 3), by=at(np.array([0, 0, 2]))), sample((3, 3), by=at((..., 1))),
+        sample((4, 3), by=at(np.arange(12).reshape(4, 3) % 2 == 0)),
+        sample((4, 3), by=at(([0, 1, 0], [1, 1, 1]))), sample((4, 3, 2), by=at(([1, 1], slice(1), [0, 0]))),
+    ],
+)  # fmt: skip
+def getitem(x, *, index):
+    """x[index], for every kind of index that NumPy knows."""
+    return x[index]
+
+
+@primitive(
+    lambda g, y, x, *, index, shape: getitem(g, index=index),
+    samples=[sample((3,), by=lambda f, x: f(x, index=np.array([0, 2, 2]), shape=(4,)))],
+)
+def scatter(x, *, index, shape):
+    """Zeros of `shape` to which the elements of x are added at `index`."""
+    y = np.zeros(shape, np.result_type(x))
+    if is_basic(index):
+        y[index] = x
+    else:
+        np.add.at(y, index, x)
+    return y
+
+
+def along(axis, n, indices):
+    """The index tuple that takes `indices` along one axis."""
+    axis %= n
+    return (slice(None),) * axis + (indices,)
+
+
+@composed(np.take, samples=[sample((4, 3), indices=[0, 2, 2], axis=0), sample((4, 3), indices=5),
+                            sample((4, 3), indices=[-1, 4], axis=1, mode="clip"),
+                            sample((3,), indices=[[0, 1], [2, 0]])])  # fmt: skip
+def take(x, indices, axis=None, mode="raise"):
+    indices = np.asarray(indices)
+    if axis is None:
+        x, axis = np.reshape(x, -1), 0
+    n = np.shape(x)[axis]
+    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": np.clip(indices, 0, n - 1)}[mode]
+    return getitem(x, index=along(axis, np.ndim(x), indices))
+
+
+@composed(np.compress, samples=[sample((4,), by=lambda f, x: f([True, False, True], x)),
+                                sample((3, 2), by=lambda f, x: f([0, 1, 1], x, axis=0))])  # fmt: skip
+def compress(condition, x, axis=None):
+    if axis is None:
+        x, axis = np.reshape(x, -1), 0
+    return np.take(x, np.flatnonzero(condition), axis=axis)
+
+
+@composed(np.take_along_axis, samples=[
+    sample((2, 3), by=lambda f, x: f(x, np.array([[0, 0], [2, 1]]), axis=1)),
+    sample((3,), by=lambda f, x: f(x, np.array([2, 2]), axis=None))])  # fmt: skip
+def take_along_axis(x, indices, axis=-1):
+    if axis is None:
+        x, axis = np.reshape(x, -1), 0
+    axis %= np.ndim(x)
+    grid = []
+    for i, n in enumerate(np.shape(x)):
+        shape = [1] * np.ndim(x)
+        shape[i] = n
+        grid.append(indices if i == axis else np.arange(n).reshape(shape))
+    return getitem(x, index=tuple(grid))
+
+
+@composed(np.sort, samples=[sample((5,)), sample((3, 4), axis=0), sample((3, 4), axis=None)])
+def sort(x, axis=-1, kind=None, *, stable=None):
+    if axis is None:
+        x, axis = np.reshape(x, -1), 0
+    return np.take_along_axis(x, np.argsort(x, axis=axis, kind="stable"), axis=axis)
+
+
+without_gradient(np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
+                 np.argpartition, np.unique, np.isin, np.bincount, np.histogram)  # fmt: skip

@@ -1,0 +1,378 @@
+"""Derivatives of linear algebra.
+
+For C = A B:  dL/dA = G B^T  and  dL/dB = A^T G. The rules for factorisations follow M. B. Giles,
+"An extended collection of matrix derivative results for forward and reverse mode algorithmic
+differentiation" (2008), and for Cholesky I. Murray, "Differentiation of the Cholesky
+decomposition" (2016).
+"""
+
+import numpy as np
+
+from ..primitive import composed, primitive, rule, sample, without_gradient
+from .index import scatter
+from .reduce import spread
+
+
+def mT(x):
+    """The matrix transpose: the last two axes exchanged."""
+    return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
+
+
+# ------------------------------------------------------------------------------- products
+
+
+def matmul_left(g, y, a, b):
+    """G B^T, where a vector counts as a row on the left and as a column on the right."""
+    if b.ndim == 1:
+        return np.expand_dims(g, -1) * b if a.ndim > 1 else g * b
+    if a.ndim == 1:
+        return np.matmul(np.expand_dims(g, -2), mT(b))[..., 0, :]
+    return np.matmul(g, mT(b))
+
+
+def matmul_right(g, y, a, b):
+    """A^T G, likewise."""
+    if a.ndim == 1:
+        return np.expand_dims(a, -1) * np.expand_dims(g, -2) if b.ndim > 1 else g * a
+    if b.ndim == 1:
+        return np.matmul(mT(a), np.expand_dims(g, -1))[..., 0]
+    return np.matmul(mT(a), g)
+
+
+rule(np.matmul, matmul_left, matmul_right, samples=[
+    sample((3, 4), (4, 2)), sample((4,), (4,)), sample((4,), (4, 2)), sample((3, 4), (4,)),
+    sample((2, 1, 3, 4), (5, 4, 2)), sample((2, 3, 4), (4,)), sample((4,), (2, 4, 3)),
+    sample((2, 0), (0, 3)),
+])  # fmt: skip
+
+
+@composed(np.dot, samples=[sample((3, 4), (4, 2)), sample((4,), (4,)), sample((), (3,)),
+                           sample((2, 3, 4), (5, 4, 2)), sample((2, 3, 4), (4,))])  # fmt: skip
+def dot(a, b):
+    if np.ndim(a) == 0 or np.ndim(b) == 0:
+        return a * b
+    if np.ndim(b) <= 2:
+        return np.matmul(a, b)
+    return np.tensordot(a, b, axes=(-1, -2))
+
+
+@composed(np.inner, samples=[sample((3,), (3,)), sample((2, 3), (4, 3)), sample((), (3,))])
+def inner(a, b):
+    return a * b if np.ndim(a) == 0 or np.ndim(b) == 0 else np.tensordot(a, b, axes=(-1, -1))
+
+
+@composed(np.outer, samples=[sample((3,), (4,)), sample((2, 2), (3,))])
+def outer(a, b):
+    return np.ravel(a)[:, None] * np.ravel(b)[None, :]
+
+
+@composed(np.vdot, samples=[sample((3,), (3,)), sample((2, 3), (2, 3))])
+def vdot(a, b):
+    return np.matmul(np.ravel(a), np.ravel(b))
+
+
+@composed(np.tensordot, samples=[sample((3, 4, 2), (4, 2, 5)), sample((3, 4), (4, 5), axes=1),
+          sample((3, 4, 2), (5, 3, 4), axes=([1, 0], [2, 1])), sample((2,), (3,), axes=0)])  # fmt: skip
+def tensordot(a, b, axes=2):
+    na, nb = np.ndim(a), np.ndim(b)
+    if np.ndim(axes) == 0:
+        axes = (range(na - int(axes), na), range(int(axes)))
+    of_a, of_b = ([i % n for i in np.atleast_1d(x)] for x, n in zip(axes, (na, nb), strict=True))
+    rest_a = [i for i in range(na) if i not in of_a]
+    rest_b = [i for i in range(nb) if i not in of_b]
+    shape_a, shape_b = np.shape(a), np.shape(b)
+    if [shape_a[i] for i in of_a] != [shape_b[i] for i in of_b]:
+        raise ValueError(f"tensordot: axes {axes} of shapes {shape_a} and {shape_b} do not match")
+    inside = int(np.prod([shape_a[i] for i in of_a], dtype=int))
+    left = np.reshape(np.transpose(a, rest_a + of_a), (-1, inside) if inside else
+                      (int(np.prod([shape_a[i] for i in rest_a], dtype=int)), 0))  # fmt: skip
+    right = np.reshape(np.transpose(b, of_b + rest_b), (inside, -1) if inside else
+                       (0, int(np.prod([shape_b[i] for i in rest_b], dtype=int))))  # fmt: skip
+    shape = [shape_a[i] for i in rest_a] + [shape_b[i] for i in rest_b]
+    return np.reshape(np.matmul(left, right), shape)
+
+
+@composed(np.kron, samples=[sample((2,), (3,)), sample((2, 3), (3, 2)), sample((2,), (2, 3))])
+def kron(a, b):
+    n = max(np.ndim(a), np.ndim(b))
+    sa = (1,) * (n - np.ndim(a)) + np.shape(a)
+    sb = (1,) * (n - np.ndim(b)) + np.shape(b)
+    pairs = np.reshape(a, [k for s in sa for k in (s, 1)]) * np.reshape(b, [k for s in sb for k in (1, s)])
+    return np.reshape(pairs, [s * t for s, t in zip(sa, sb, strict=True)])
+
+
+@composed(np.cross, samples=[sample((3,), (3,)), sample((4, 3), (4, 3)),
+                             sample((3, 4), (3, 4), axis=0)])  # fmt: skip
+def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
+    if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
+        raise ValueError(f"cross: vectors of 3 components are wanted, got {a.shape}, {b.shape}")
+    turn = lambda x, k: np.roll(x, k, axis=-1)  # noqa: E731
+    return np.moveaxis(turn(a, -1) * turn(b, 1) - turn(a, 1) * turn(b, -1), -1, axisc)
+
+
+# ------------------------------------------------------------------------------- einsum
+
+
+def einsum_joint(g, y, arrays, live, subscripts, **_):
+    """For each operand, the einsum of the gradient with all the others.
+
+    A letter that stands twice in the operand is a diagonal: the second becomes a letter of its own,
+    tied to the first by a unit matrix. One that stands nowhere else was summed out: ones bring
+    it back.
+    """
+    given, out = subscripts.split("->")
+    given = given.split(",")
+    sizes = {c: n for s, a in zip(given, arrays, strict=True)
+             for c, n in zip(s, np.shape(a), strict=True) if n != 1}  # fmt: skip
+    found = []
+    for k in live:
+        parts = [out] + given[:k] + given[k + 1 :]
+        operands = [g, *arrays[:k], *arrays[k + 1 :]]
+        target, spare = "", iter(c for c in LETTERS if c not in subscripts)
+        dtype = np.result_type(arrays[k])
+        for c in given[k]:
+            n = sizes.get(c, 1)
+            if c in target:
+                double = next(spare)
+                parts.append(c + double)
+                operands.append(np.eye(n, dtype=dtype))
+                target += double
+            else:
+                target += c
+        known = "".join(parts)
+        for c in dict.fromkeys(target):
+            if c not in known:
+                parts.append(c)
+                operands.append(np.ones(sizes.get(c, 1), dtype))
+        found.append(np.einsum(",".join(parts) + "->" + target, *operands, optimize=True))
+    return found
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@primitive(joint=einsum_joint, samples=())
+def explicit_einsum(*operands, subscripts, optimize=False):
+    """np.einsum with one letter per axis and an explicit output."""
+    return np.einsum(subscripts, *operands, optimize=optimize)
+
+
+def einsum_sample(subscripts, *shapes):
+    """A sample of einsum, whose first argument is no array."""
+    return sample(*shapes, by=lambda f, *arrays: f(subscripts, *arrays))
+
+
+@composed(np.einsum, samples=[
+    einsum_sample("ij,jk->ik", (2, 3), (3, 4)), einsum_sample("ij,jk", (2, 3), (3, 4)),
+    einsum_sample("ii->i", (3, 3)), einsum_sample("ii", (3, 3)), einsum_sample("ij->", (2, 3)),
+    einsum_sample("i,i,i->i", (3,), (3,), (3,)), einsum_sample("...ij,...j->...i", (2, 3, 4), (4,)),
+    einsum_sample("ji->ij", (2, 3)), einsum_sample("iij,jk->k", (3, 3, 2), (2, 4)),
+    einsum_sample("i,j->ij", (2,), (3,)), einsum_sample("ij,i->j", (2, 3), (2,)),
+    sample((2, 3), (3, 4), by=lambda f, a, b: f(a, [0, 1], b, [1, 2], [0, 2])),
+])  # fmt: skip
+def einsum(*args, optimize=False):
+    if not isinstance(args[0], str):  # the form einsum(a, [0, 1], b, [1, 2], [0, 2])
+        lists = ["".join("..." if i is ... else LETTERS[i] for i in s) for s in args[1::2]]
+        out = "->" + "".join("..." if i is ... else LETTERS[i] for i in args[-1]) if len(args) % 2 else ""
+        args = (",".join(lists) + out, *args[: 2 * len(lists) : 2])
+    return explicit_einsum(*args[1:], subscripts=explicit(*args), optimize=optimize)
+
+
+def explicit(subscripts, *operands):
+    """The subscripts with the output written out, and letters in the place of dots."""
+    subscripts = subscripts.replace(" ", "")
+    given, arrow, out = subscripts.partition("->")
+    given = given.split(",")
+    free = [c for c in LETTERS if c not in subscripts]
+    if len(given) != len(operands):
+        raise ValueError(f"einsum: {len(given)} subscripts ({subscripts}), {len(operands)} operands")
+    most = 0
+    for k, (s, x) in enumerate(zip(given, operands, strict=True)):
+        if "..." in s:
+            dots = np.ndim(x) - len(s.replace("...", ""))
+            most = max(most, dots)
+            given[k] = s.replace("...", "".join(free[:dots][::-1]))
+        elif len(s) != np.ndim(x):
+            raise ValueError(f"einsum: {s!r} names {len(s)} axes, the operand has {np.ndim(x)}")
+    dots = "".join(free[:most][::-1])
+    if not arrow:
+        letters = "".join(given)
+        out = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
+    return ",".join(given) + "->" + out.replace("...", dots)
+
+
+# ------------------------------------------------------------------------------- diagonals
+
+
+def on_diagonal(g, x, offset, axis1, axis2):
+    """`g`, a diagonal, back in its place among zeros."""
+    m, n = x.shape[axis1], x.shape[axis2]
+    here = np.eye(m, n, offset, dtype=np.result_type(g))[max(-offset, 0) :, max(offset, 0) :]
+    k = np.shape(g)[-1]
+    block = np.expand_dims(g, -1) * here[:k, :k]
+    start = (max(-offset, 0), max(offset, 0))
+    width = [(0, 0)] * (g.ndim - 1) + [(start[0], m - k - start[0]), (start[1], n - k - start[1])]
+    return np.moveaxis(np.pad(block, width), (-2, -1), (axis1, axis2))
+
+
+rule(np.diagonal, lambda g, y, x, offset=0, axis1=0, axis2=1: on_diagonal(g, x, offset, axis1, axis2),
+     samples=[sample((3, 3)), sample((3, 4), offset=1), sample((4, 2), offset=-1),
+              sample((2, 3, 4), axis1=1, axis2=2), sample((2, 3, 4), axis1=-1, axis2=0)])  # fmt: skip
+
+
+@composed(np.trace, samples=[sample((3, 3)), sample((3, 4), offset=1), sample((2, 3, 3), axis1=1, axis2=2)])
+def trace(x, offset=0, axis1=0, axis2=1):
+    return np.sum(np.diagonal(x, offset, axis1, axis2), axis=-1)
+
+
+@composed(np.diag, samples=[sample((3,)), sample((3,), k=-1), sample((3, 4)), sample((3, 4), k=1)])
+def diag(x, k=0):
+    if np.ndim(x) == 2:
+        return np.diagonal(x, k)
+    n = x.size + abs(k)
+    rows = np.arange(x.size) + max(-k, 0)
+    return scatter(x, index=(rows, rows + k), shape=(n, n))
+
+
+rule(np.tril, lambda g, y, x, k=0: np.tril(g, k), samples=[sample((3, 4)), sample((2, 3, 3), k=-1)])
+rule(np.triu, lambda g, y, x, k=0: np.triu(g, k), samples=[sample((3, 4)), sample((2, 3, 3), k=1)])
+
+# ------------------------------------------------------------------------------- np.linalg
+
+
+def well_conditioned(rng, shape):
+    """Matrices far from singular, with eigenvalues far from each other."""
+    n = shape[-1]
+    return rng.uniform(-0.3, 0.3, shape) + (np.diag(np.arange(1.0, n + 1)) if shape[-1:] == shape[-2:-1] else 0)
+
+
+def symmetric(f, x):
+    """f of a positive definite matrix made of x."""
+    x = x if type(x) is np.ndarray else x
+    return f(np.matmul(x, np.swapaxes(x, -1, -2)))
+
+
+SQUARE = [sample((3, 3)), sample((2, 2, 2))]
+rule(np.linalg.inv, lambda g, y: -np.matmul(np.matmul(mT(y), g), mT(y)), samples=SQUARE,
+     domain=well_conditioned)  # fmt: skip
+rule(np.linalg.det, lambda g, y, x: np.expand_dims(g * y, (-2, -1)) * mT(np.linalg.inv(x)),
+     samples=SQUARE, domain=well_conditioned)  # fmt: skip
+
+
+def solve_right(g, a, b):
+    """A^-T G: what the right-hand side is worth."""
+    return np.linalg.solve(mT(a), g)
+
+
+def solve_left(g, y, a, b):
+    """-A^-T G Y^T."""
+    s = solve_right(g, a, b)
+    if np.ndim(b) == 1:
+        return -np.expand_dims(s, -1) * np.expand_dims(y, -2)
+    return -np.matmul(s, mT(y))
+
+
+rule(np.linalg.solve, solve_left, lambda g, y, a, b: solve_right(g, a, b),
+     samples=[sample((3, 3), (3,)), sample((3, 3), (3, 2)), sample((2, 2, 2), (2, 2, 1))],
+     domain=well_conditioned)  # fmt: skip
+
+
+def cholesky_slope(g, y, *, upper=False):
+    """L^-T phi(L^T G) L^-1, made symmetric; phi halves the diagonal of the lower triangle."""
+    if upper:
+        y, g = mT(y), mT(g)
+    inverse = np.linalg.inv(y)
+    p = np.tril(np.matmul(mT(y), g))
+    p = p - 0.5 * np.tril(np.triu(p))
+    s = np.matmul(mT(inverse), np.matmul(p, inverse))
+    return 0.5 * (s + mT(s))
+
+
+rule(np.linalg.cholesky, cholesky_slope, domain=well_conditioned,
+     samples=[sample((3, 3), by=symmetric), sample((2, 2, 2), by=symmetric)])  # fmt: skip
+
+
+@primitive(lambda g, y, x: np.expand_dims(g[..., 1], (-2, -1)) * mT(np.linalg.inv(x)), samples=())
+def sign_and_logdet(x):
+    """The two results of np.linalg.slogdet side by side on the last axis."""
+    return np.stack(np.linalg.slogdet(x), axis=-1)
+
+
+@composed(np.linalg.slogdet, domain=well_conditioned, samples=[
+    sample((3, 3), by=lambda f, x: f(x)[1]), sample((2, 2, 2), by=lambda f, x: f(x).logabsdet)])  # fmt: skip
+def slogdet(a):
+    both = sign_and_logdet(a)
+    return result_like(np.linalg.slogdet, both.data[..., 0], both[..., 1])
+
+
+def eigh_slope(g, y, x, *, UPLO="L"):
+    """V (diag(gw) + F * (V^T gV)) V^T with F = 1 / (w_j - w_i), 0 on the diagonal."""
+    w, v = y[..., 0, :], y[..., 1:, :]
+    gw, gv = g[..., 0, :], g[..., 1:, :]
+    gap = np.expand_dims(w, -2) - np.expand_dims(w, -1)
+    unit = np.eye(np.shape(w)[-1], dtype=np.result_type(w))
+    inside = np.matmul(mT(v), gv) * ((1 - unit) / (gap + np.equal(gap, 0))) + np.expand_dims(gw, -2) * unit
+    s = np.matmul(np.matmul(v, inside), mT(v))
+    return 0.5 * (s + mT(s))
+
+
+@primitive(eigh_slope, samples=())
+def values_over_vectors(x, *, UPLO="L"):
+    """The results of np.linalg.eigh in one matrix: the eigenvalues as a row on top."""
+    w, v = np.linalg.eigh(x, UPLO)
+    return np.concatenate([w[..., None, :], v], axis=-2)
+
+
+@composed(np.linalg.eigh, domain=well_conditioned, samples=[
+    sample((3, 3), by=lambda f, x: symmetric(lambda s: f(s)[0], x)),
+    sample((2, 2, 2), by=lambda f, x: symmetric(lambda s: f(s).eigenvectors ** 2, x))])  # fmt: skip
+def eigh(a, UPLO="L"):
+    both = values_over_vectors(a, UPLO=UPLO)
+    return result_like(np.linalg.eigh, both[..., 0, :], both[..., 1:, :])
+
+
+def result_like(function, *values):
+    """`values` in the named tuple that a function of np.linalg returns."""
+    return type(function(np.eye(1)))(*values)
+
+
+def pnorm_slope(g, y, x, *, ord=2, axis=None, keepdims=False):
+    """sign(x) (|x| / y)^(ord-1), and 0 at the origin."""
+    y = spread(y, x, axis, keepdims)
+    y = y + np.equal(y, 0)
+    slope = x / y if ord == 2 else np.sign(x) * (np.abs(x) / y) ** (ord - 1)
+    return spread(g, x, axis, keepdims) * slope
+
+
+@primitive(pnorm_slope, samples=())
+def pnorm(x, *, ord=2, axis=None, keepdims=False):
+    """(sum |x|^ord)^(1/ord) over one axis, or several for ord = 2."""
+    if ord == 2:
+        return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
+    return np.sum(np.abs(x) ** ord, axis=axis, keepdims=keepdims) ** (1.0 / ord)
+
+
+@composed(np.linalg.norm, samples=[
+    sample((3,)), sample((3, 4)), sample((3, 4), axis=0), sample((3, 4), ord=1, axis=1),
+    sample((3, 4), ord=3, axis=0, keepdims=True), sample((4,), ord=np.inf), sample((3, 4), ord=1),
+    sample((2, 3, 4), ord="fro", axis=(0, 2)), sample((3, 4), ord=-np.inf)])  # fmt: skip
+def norm(x, ord=None, axis=None, keepdims=False):
+    if ord is None and axis is None or ord in ("fro", "f", None):
+        return pnorm(x, axis=axis, keepdims=keepdims)
+    axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
+    if abs(ord) == np.inf or (abs(ord) == 1 and len(axes) == 2):
+        rows, columns = axes if len(axes) == 2 else (None, axes[0])
+        if abs(ord) == 1:
+            rows, columns = columns, rows
+        sums = np.abs(x) if rows is None else np.sum(np.abs(x), axis=columns, keepdims=True)
+        y = (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
+        return y
+    if len(axes) == 1 and not isinstance(ord, str) and ord != 0:
+        return pnorm(x, ord=ord, axis=axes[0], keepdims=keepdims)
+    raise ValueError(f"norm: ord={ord!r} over {len(axes)} axes has no derivative rule here")
+
+
+without_gradient(np.linalg.matrix_rank)

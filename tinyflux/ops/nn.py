@@ -1,0 +1,157 @@
+"""What NumPy lacks: softmax and its relatives, and the dense layer in one row.
+
+Softmax and logsoftmax are shifted by the maximum, so that nothing overflows; classes stand on the
+last axis.
+"""
+
+import numpy as np
+
+from ..primitive import OPERATIONS, Operation, fused, primitive, sample
+
+CLASSES = [sample((3,)), sample((2, 3)), sample((2, 3, 4), axis=1), sample((2, 3), axis=(0, 1))]
+
+
+def needs_axes(x, name):
+    """x as an array, or the reason why a number will not do."""
+    if np.ndim(x) == 0:
+        raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
+    return np.asarray(x)
+
+
+@primitive(
+    lambda g, y, x, *, axis=-1: y * (g - np.sum(g * y, axis=axis, keepdims=True)), samples=CLASSES
+)
+def softmax(x, *, axis=-1):
+    r"""Turn scores into probabilities: exp(x) / sum(exp(x)) over the classes.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., classes)
+    axis : int or tuple of int, default -1
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of `x`, positive, with sums of 1. Shifting all scores changes nothing; scores
+        of any size are fine.
+
+    Notes
+    -----
+    Works as the activation of a Dense. For training prefer the losses that take scores
+    (`logitcrossentropy`).
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.softmax(np.array([0.0, 0.0, np.log(2.0)]))
+    array([0.25, 0.25, 0.5 ])
+    """
+    x = needs_axes(x, "softmax")
+    y = x - np.max(x, axis=axis, keepdims=True)
+    y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
+    y /= np.sum(y, axis=axis, keepdims=True)
+    return y
+
+
+@primitive(
+    lambda g, y, x, *, axis=-1: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True), samples=CLASSES
+)
+def logsoftmax(x, *, axis=-1):
+    """The logarithm of `softmax`: x - logsumexp(x), accurate where softmax is almost 0.
+
+    Takes what `softmax` takes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.logsoftmax(np.array([0.0, 1000.0]))
+    array([-1000.,     0.])
+    """
+    x = needs_axes(x, "logsoftmax")
+    y = x - np.max(x, axis=axis, keepdims=True)
+    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    return y
+
+
+def logsumexp_slope(g, y, x, *, axis=-1, keepdims=False):
+    """softmax(x), towards each class."""
+    if not keepdims:
+        g, y = np.expand_dims(g, axis), np.expand_dims(y, axis)
+    return g * np.exp(x - y)
+
+
+@primitive(logsumexp_slope, samples=[*CLASSES, sample((2, 3), keepdims=True)])
+def logsumexp(x, *, axis=-1, keepdims=False):
+    """log(sum(exp(x))) over the classes: a smooth maximum.
+
+    Parameters
+    ----------
+    x : array_like
+    axis : int or tuple of int, default -1
+    keepdims : bool, default False
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> float(flux.logsumexp(np.array([1000.0, 1000.0])) - 1000)
+    0.693147180559945
+    """
+    x = needs_axes(x, "logsumexp")
+    top = np.max(x, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)  # a row of -inf is -inf, not nan
+    with np.errstate(divide="ignore"):
+        y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
+    return y if keepdims else np.squeeze(y, axis=axis)
+
+
+# ------------------------------------------------------------------------------- dense
+
+
+def dense_kernel(x, weight, bias, *, activation=None):
+    """The same, in one new array."""
+    y = np.dot(x, weight) if x.ndim <= 2 else np.matmul(x, weight)
+    if bias is not None:
+        np.add(y, bias, out=y)
+    return y if activation is None else activation.kernel(y, out=y)
+
+
+def dense_joint(g, y, arrays, live, *, activation=None):
+    """With z the pre-activation: dz = g f'(y); dx = dz W^T, dW = x^T dz, db = sum of dz."""
+    x, weight, _ = arrays
+    if activation is not None:
+        g = activation.rules[0](g, y)
+    if x.ndim == 1:
+        return [np.dot(weight, g) if i == 0 else np.outer(x, g) if i == 1 else g for i in live]
+    if x.ndim > 2:
+        x, rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    else:
+        rows = g
+    found = []
+    for i in live:
+        if i == 0:
+            found.append(np.dot(rows, weight.T).reshape(arrays[0].shape))
+        elif i == 1:
+            found.append(np.dot(x.T, rows))
+        else:  # a product with ones is twice as fast as sum(axis=0)
+            found.append(np.dot(np.ones(len(rows), rows.dtype), rows))
+    return found
+
+
+@fused(dense_kernel, dense_joint, samples=[
+    sample((3, 4), (4, 2), (2,)), sample((4,), (4, 2), (2,)), sample((2, 3, 4), (4, 2), (2,)),
+    sample((3, 4), (4, 2), by=lambda f, x, w: f(x, w, None)),
+    sample((3, 4), (4, 2), (2,), by=lambda f, x, w, b: f(x, w, b, activation=OPERATIONS[np.tanh])),
+    sample((0, 4), (4, 2), (2,)),
+])  # fmt: skip
+def dense(x, weight, bias, *, activation=None):
+    """activation(x @ weight + bias), for an activation whose slope follows from its output."""
+    y = np.matmul(x, weight)
+    if bias is not None:
+        y = y + bias
+    return y if activation is None else activation.public(y)
+
+
+def in_place(f):
+    """The operation of an activation that can be part of `dense`; None if it needs its input."""
+    operation = f if type(f) is Operation else OPERATIONS.get(f)
+    return operation if operation is not None and operation.in_place else None

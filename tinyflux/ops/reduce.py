@@ -1,0 +1,196 @@
+"""Derivatives of the reductions: what was summed up is spread out again."""
+
+import numpy as np
+
+from ..primitive import composed, primitive, rule, sample, without_gradient
+
+AXES = [sample((3, 4)), sample((3, 4), axis=0), sample((2, 3, 4), axis=(0, -1), keepdims=True),
+        sample((2, 3), axis=()), sample(())]  # fmt: skip
+
+
+def spread(g, x, axis, keepdims=False):
+    """`g`, reduced over `axis`, in the shape of `x` again."""
+    shape = np.shape(x)
+    if axis is not None and not keepdims and np.ndim(g) < len(shape):
+        g = np.expand_dims(g, axis)
+    return np.broadcast_to(g, shape)
+
+
+def kept(g, where):
+    """`g` where an element took part in the reduction, else 0."""
+    return g if where is True else g * where
+
+
+def count(x, axis, where=True):
+    """How many elements of `x` went into one element of the result (1 for none)."""
+    if where is not True:
+        return np.maximum(np.sum(np.broadcast_to(where, np.shape(x)), axis, keepdims=True), 1)
+    shape = np.shape(x)
+    axes = range(len(shape)) if axis is None else np.atleast_1d(axis)
+    return max(int(np.prod([shape[i] for i in axes], dtype=int)), 1)
+
+
+rule(np.sum, lambda g, y, x, axis=None, keepdims=False, where=True, **_:
+     kept(spread(g, x, axis, keepdims), where), samples=AXES)  # fmt: skip
+
+
+def mean_slope(g, y, x, axis=None, keepdims=False, where=True, **_):
+    """Each element that took part has the weight 1 / n."""
+    return kept(spread(g / count(x, axis, where), x, axis, keepdims), where)
+
+
+rule(np.mean, mean_slope, samples=AXES)
+
+
+def extreme(g, y, x, axis=None, keepdims=False, where=True, **_):
+    """The gradient goes to the extreme element, in even shares where there are several."""
+    hit = np.logical_and(np.equal(x, spread(y, x, axis, keepdims)), where)
+    share = np.maximum(np.sum(hit, axis=axis, keepdims=True), 1)
+    return spread(g, x, axis, keepdims) * (hit / share).astype(np.result_type(y))
+
+
+for extremum in {np.max, np.min, np.amax, np.amin}:
+    rule(extremum, extreme, samples=AXES)
+
+
+def deviation(x, axis, where=True):
+    """x minus its mean."""
+    return x - np.mean(x, axis=axis, keepdims=True, where=where)
+
+
+def var_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):
+    """2 (x - mean) / (n - ddof)."""
+    n = count(x, axis, where) - (ddof if correction is None else correction)
+    return kept(spread(g, x, axis, keepdims) * (2 * deviation(x, axis, where) / n), where)
+
+
+def std_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):
+    """(x - mean) / ((n - ddof) std), and 0 where all elements are equal."""
+    n = count(x, axis, where) - (ddof if correction is None else correction)
+    scale = spread(y, x, axis, keepdims) * n
+    scale = scale + np.equal(scale, 0)
+    return kept(spread(g, x, axis, keepdims) * (deviation(x, axis, where) / scale), where)
+
+
+DDOF = [*AXES[:3], sample((3, 4), axis=1, ddof=1), sample((3, 4), axis=0, correction=1)]
+rule(np.var, var_slope, samples=DDOF)
+rule(np.std, std_slope, samples=DDOF)
+
+
+@composed(np.average, samples=[sample((3, 4), axis=0),
+    sample((3, 4), (4,), by=lambda f, x, w: f(x, axis=1, weights=w)),
+    sample((3,), (3,), by=lambda f, x, w: f(x, weights=w, returned=True)[1])], domain=(0.5, 2))  # fmt: skip
+def average(x, axis=None, weights=None, returned=False, *, keepdims=False):
+    if weights is None:
+        mean = np.mean(x, axis=axis, keepdims=keepdims)
+        total = np.broadcast_to(np.asarray(x.size / np.size(mean), x.dtype), np.shape(mean))
+        return (mean, total) if returned else mean
+    if np.shape(weights) != np.shape(x):
+        axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+        at = [a % np.ndim(x) for a in axes]
+        order = np.argsort(at)
+        weights = np.transpose(weights, order) if np.ndim(weights) > 1 else weights
+        rest = [a for a in range(np.ndim(x)) if a not in at]
+        weights = np.expand_dims(weights, tuple(rest))
+    total = np.sum(np.broadcast_to(weights, np.shape(x)), axis=axis, keepdims=keepdims)
+    mean = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
+    return (mean, total) if returned else mean
+
+
+@composed(np.ptp, samples=AXES[:3])
+def ptp(x, axis=None, keepdims=False):
+    return np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
+
+
+# ------------------------------------------------------------------------------- cumulative
+
+
+def from_behind(f, x, axis):
+    """`f` along `axis`, begun at its end."""
+    return np.flip(f(np.flip(x, axis), axis=axis), axis)
+
+
+def cumsum_slope(g, y, x, axis=None, **_):
+    """Each element counts in all sums from its own on."""
+    if axis is None:
+        return np.reshape(from_behind(np.cumsum, g, 0), np.shape(x))
+    return from_behind(np.cumsum, g, axis)
+
+
+rule(np.cumsum, cumsum_slope, samples=[sample((4,)), sample((3, 4)), sample((3, 4), axis=1)])
+
+
+def before(x, axis):
+    """The product of all elements before each one: cumprod, shifted by one."""
+    x = np.moveaxis(x, axis, -1)
+    y = np.concatenate([np.ones_like(x[..., :1]), np.cumprod(x, axis=-1)[..., :-1]], axis=-1)
+    return np.moveaxis(y, -1, axis)
+
+
+def prod_slope(g, y, x, axis=None, keepdims=False, **_):
+    """All the others multiplied: those before times those behind, so that zeros are exact."""
+    if np.ndim(x) == 0:
+        return g * 1
+    shape = np.shape(x)
+    axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
+    rest = [a for a in range(len(shape)) if a not in axes]
+    order = [*rest, *sorted(axes)]
+    flat = np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], -1))
+    others = before(flat, -1) * np.flip(before(np.flip(flat, -1), -1), -1)
+    others = np.transpose(np.reshape(others, [shape[a] for a in order]), np.argsort(order))
+    return spread(g, x, axis, keepdims) * others
+
+
+rule(np.prod, prod_slope, samples=AXES)
+
+
+@primitive(
+    lambda g, y, a, b: adjoint(g, a) * shifted(y),
+    lambda g, y, a, b: adjoint(g, a),
+    samples=[sample((4,), (4,)), sample((2, 3), (2, 3))],
+)
+def recurrence(a, b):
+    """y[i] = b[i] + a[i] y[i-1] along the last axis, with y[-1] = 0."""
+    y = np.array(b)
+    for i in range(1, y.shape[-1]):
+        y[..., i] += a[..., i] * y[..., i - 1]
+    return y
+
+
+def shifted(y):
+    """y[i-1], and 0 before the first."""
+    return np.concatenate([np.zeros_like(y[..., :1]), y[..., :-1]], axis=-1)
+
+
+def adjoint(g, a):
+    """s[i] = g[i] + a[i+1] s[i+1]: what an element is worth to all that come after it."""
+    step = np.concatenate([a[..., 1:], np.zeros_like(a[..., :1])], axis=-1)
+    return np.flip(recurrence(np.flip(step, -1), np.flip(g, -1)), -1)
+
+
+def cumprod_slope(g, y, x, axis=None, **_):
+    """The products before each element times what follows it, exact for zeros."""
+    if axis is None:
+        shape = np.shape(x)
+        return np.reshape(cumprod_slope(g, y, np.ravel(x), axis=0), shape)
+    x, g = np.moveaxis(x, axis, -1), np.moveaxis(g, axis, -1)
+    after = adjoint(g, x)
+    return np.moveaxis(before(x, -1) * after, -1, axis)
+
+
+rule(np.cumprod, cumprod_slope, samples=[sample((4,)), sample((3, 4)), sample((3, 4), axis=1)])
+
+
+@composed(np.diff, samples=[sample((5,)), sample((3, 5), n=2), sample((3, 5), axis=0, prepend=1.0)])
+def diff(x, n=1, axis=-1, prepend=None, append=None):
+    x = np.moveaxis(x, axis, -1)
+    for end, first in ((prepend, True), (append, False)):
+        if end is not None and not (isinstance(end, type(np._NoValue)) and end is np._NoValue):
+            end = np.moveaxis(end, axis, -1) if np.ndim(end) else np.broadcast_to(end, (*x.shape[:-1], 1))
+            x = np.concatenate([end, x] if first else [x, end], axis=-1)
+    for _ in range(n):
+        x = x[..., 1:] - x[..., :-1]
+    return np.moveaxis(x, -1, axis)
+
+
+without_gradient(np.argmax, np.argmin, np.any, np.all, np.count_nonzero, np.nanargmax, np.nanargmin)

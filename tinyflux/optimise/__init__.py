@@ -1,0 +1,1 @@
+from tinyflux.optimise.rules import *

@@ -1,0 +1,382 @@
+"""How an operation is declared, found and recorded.
+
+There are four forms, and each is one statement that says everything about its operation:
+
+`rule(np.exp, lambda g, y: g * y)`
+    a NumPy function and the derivative towards each array operand: `g` is the gradient of the
+    output, `y` the output, then come the operands. A rule that needs no operand leaves them out.
+`composed(np.std)(lambda x, axis=None: ...)`
+    a NumPy function written in terms of others; it needs no rule.
+`primitive(rule, ...)`
+    above a kernel of ours, for what NumPy lacks.
+`fused(kernel, rule)`
+    above a definition in NumPy terms: a faster way to compute the same, and its derivative.
+
+Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules are plain NumPy, so
+they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
+No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
+
+`apply` at the end is what runs when an operation meets a Tensor.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import NotDifferentiableError, RecordingError
+from .tape import open_tape
+from .tensor import Tensor, new
+
+OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function (or itself)
+PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_gradient`
+
+
+class Sample(NamedTuple):
+    """Shapes of operands, and how to call the function on arrays of these shapes."""
+
+    shapes: tuple
+    call: Callable
+
+
+def sample(*shapes, by=None, **params):
+    """A sample input: operands of these shapes, called with `params`, or by `by(f, *arrays)`."""
+    return Sample(shapes, by or (lambda f, *arrays: f(*arrays, **params)))
+
+
+class Operation:
+    """A declared operation: callable on arrays and Tensors alike.
+
+    Attributes
+    ----------
+    name : str
+    public : callable
+        What a user calls: a NumPy function, or the operation itself.
+    kernel : callable
+        Computes the output from plain arrays.
+    rules : tuple of callables or None
+        The derivative towards each operand; None where there is no gradient.
+    joint : callable or None
+        Instead of `rules`: `joint(g, y, arrays, live, **params)` gives one gradient for each
+        position in `live`, for operands that share work or whose number varies.
+    body : callable or None
+        For `fused`: the definition; for `composed`: all there is.
+    samples, domain
+        Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
+        the interval (or one per operand, or functions of rng and shape) to draw the values from.
+    """
+
+    def __init__(self, public, kernel, rules=(), *, joint=None, body=None, samples=None,
+                 domain=(-2.0, 2.0), doc=None):  # fmt: skip
+        self.name = public if isinstance(public, str) else public.__name__
+        self.public = self if isinstance(public, str) else public
+        self.kernel = kernel
+        self.rules = tuple(rules)
+        self.joint = joint
+        self.body = body
+        self.samples = samples
+        self.domain = domain
+        self.__doc__ = doc
+        self.__name__ = self.name
+        self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
+        # an activation that can run inside `dense`, over the sum, in place
+        self.in_place = samples is None and self._short == (True,) and takes_out(kernel)
+
+    def __call__(self, *operands, **params):
+        return apply(self, operands, params)
+
+    def __repr__(self):
+        return self.name
+
+    def __reduce__(self):  # an operation is its name: a pickled layer finds it again
+        return (_find, (self.name,))
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def pull(self, g, y, arrays, live, params):
+        """The gradients towards the operands at the positions `live`."""
+        if self.joint is not None:
+            return self.joint(g, y, arrays, live, **params)
+        found = []
+        for i in live:
+            r = self.rules[i]
+            if r is None:
+                found.append(None)
+            elif self._short[i]:
+                found.append(r(g, y, **params))
+            else:
+                found.append(r(g, y, *arrays, **params))
+        return found
+
+    @cached_property
+    def names(self):
+        """The names of the parameters of the NumPy function, in order."""
+        from inspect import signature
+
+        return tuple(signature(self.public).parameters)
+
+    def from_call(self, args, kwargs):
+        """A NumPy call `f(*args, **kwargs)` as (array operands, keyword parameters)."""
+        n = len(self.rules)
+        if len(args) > n:
+            kwargs = {**dict(zip(self.names[n:], args[n:], strict=False)), **kwargs}
+        elif len(args) < n:
+            kwargs = dict(kwargs)
+            args += tuple(kwargs.pop(k) for k in self.names[len(args) : n])
+        if kwargs.get("out") is not None:
+            raise out_refused(self.name)
+        return args[:n], {k: v for k, v in kwargs.items() if k != "out"}
+
+
+def takes_no_operand(r):
+    """Whether a rule is written in the gradient and the output alone."""
+    code = getattr(r, "__code__", None)
+    return code is not None and code.co_argcount == 2 and not code.co_flags & 0x04
+
+
+def takes_out(kernel):
+    """Whether a kernel can write its result into `out=`."""
+    code = getattr(kernel, "__code__", None)
+    return isinstance(kernel, np.ufunc) or (code is not None and "out" in code.co_varnames)
+
+
+# ------------------------------------------------------------------------------- declaring
+
+
+def rule(function, *rules, **extra):
+    """Declare the derivative of a NumPy function (a ufunc of SciPy by its dotted name)."""
+    if isinstance(function, str):
+        module, _, name = function.rpartition(".")
+        operation = Operation(name, None, rules, **extra)
+        operation.kernel = operation.public = late(module, name)
+        OPERATIONS[name, module] = operation
+    else:
+        operation = OPERATIONS[function] = Operation(function, function, rules, **extra)
+    return operation
+
+
+def composed(function, **extra):
+    """Declare a NumPy function as a composition of others: `@composed(np.std)` above its body."""
+
+    def declare(body):
+        OPERATIONS[function] = Operation(function, function, body=body, **extra)
+        return body
+
+    return declare
+
+
+def primitive(*rules, **extra):
+    """Declare a kernel of ours with its rules; the docstring of the kernel documents it."""
+
+    def declare(kernel):
+        operation = Operation(kernel.__name__, kernel, rules, doc=kernel.__doc__, **extra)
+        OPERATIONS[operation.name] = operation
+        return operation
+
+    return declare
+
+
+def fused(kernel, joint, **extra):
+    """Declare, above a definition in NumPy terms, a kernel and a joint rule that are faster."""
+
+    def declare(body):
+        operation = Operation(
+            body.__name__, kernel, joint=joint, body=body, doc=body.__doc__, **extra
+        )
+        OPERATIONS[operation.name] = operation
+        return operation
+
+    return declare
+
+
+def without_gradient(*functions):
+    """Declare NumPy functions whose results are plain arrays, even of recorded values."""
+    PLAIN.update(functions)
+
+
+def late(module, name):
+    """A function that imports itself when it is first called (SciPy is slow to import)."""
+
+    def call(*args, **kwargs):
+        __import__(module)
+        return getattr(sys.modules[module], name)(*args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+def _find(name):
+    return OPERATIONS[name]
+
+
+# ------------------------------------------------------------------------------- applying
+
+ORDINARY = {np.ndarray, float, int, bool, np.float32, np.float64, np.bool_, np.int64}
+
+
+def apply(operation, operands, params):
+    """Compute `operation`; record it if a gradient flows to one of its operands."""
+    tape = open_tape.get()
+    arrays = []
+    live = []
+    for i, t in enumerate(operands):
+        if type(t) is Tensor:
+            if tape is not None:
+                if t.mark is tape.mark or id(t) in tape.sources:
+                    live.append(i)
+                elif t.mark is not None and t.mark.open:
+                    raise foreign(operation)
+            arrays.append(t.data)
+        elif type(t) in ORDINARY:
+            arrays.append(t)
+        else:
+            arrays.append(as_operand(t, operation))
+    y = operation.kernel(*arrays, **params)
+    if not live:
+        return y
+    output = new(Tensor)
+    output.data = y
+    output.mark = tape.mark
+    tape.rows.append((operation, operands, arrays, params, output, live))
+    return output
+
+
+def as_operand(value, operation):
+    """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{operation.name}: got a masked array, whose mask would be lost; fill it")
+    if value is None or isinstance(value, np.generic):
+        return value
+    return np.asarray(value)
+
+
+def array_ufunc(self, ufunc, method, *inputs, **kwargs):
+    """What NumPy calls for `np.exp(t)`, `array * t` and every other ufunc on a Tensor."""
+    if method == "__call__" and not kwargs:
+        operation = OPERATIONS.get(ufunc)
+        if operation is not None:
+            return apply(operation, inputs, kwargs)
+    if not touches_tape((inputs, kwargs)):
+        return getattr(ufunc, method)(*plain(inputs), **plain(kwargs))
+    if "out" in kwargs:
+        raise out_refused(ufunc.__name__)
+    if ufunc in PLAIN:
+        return getattr(ufunc, method)(*values(inputs), **kwargs)
+    if method != "__call__":
+        whole = {("add", "reduce"): np.sum, ("multiply", "reduce"): np.prod,
+                 ("maximum", "reduce"): np.max, ("minimum", "reduce"): np.min,
+                 ("add", "accumulate"): np.cumsum, ("multiply", "accumulate"): np.cumprod,
+                 ("multiply", "outer"): np.multiply.outer}.get((ufunc.__name__, method))  # fmt: skip
+        if whole is None or method == "outer":
+            raise no_rule(f"{ufunc.__name__}.{method}")
+        return whole(*inputs, **{"axis": 0, **kwargs})
+    if kwargs:
+        raise no_rule(f"{ufunc.__name__} with {', '.join(kwargs)}")
+    for module in ("scipy.special",):
+        operation = OPERATIONS.get((ufunc.__name__, module))
+        if operation is not None and getattr(sys.modules.get(module), ufunc.__name__, 0) is ufunc:
+            return apply(operation, inputs, kwargs)
+    raise no_rule(ufunc.__name__)
+
+
+def array_function(self, function, types, args, kwargs):
+    """What NumPy calls for `np.sum(t)`, `np.concatenate([t, a])`, ... on a Tensor."""
+    operation = OPERATIONS.get(function)
+    if operation is not None and operation.body is None:
+        return apply(operation, *operation.from_call(args, kwargs))
+    if not touches_tape((args, kwargs)):
+        return function(*plain(args), **plain(kwargs))
+    if operation is not None:
+        return operation.body(*args, **kwargs)
+    if function in PLAIN:
+        return function(*values(args), **values(kwargs))
+    raise no_rule(function.__name__)
+
+
+def array(self, dtype=None, copy=None):
+    """What NumPy calls for `np.asarray(t)`: refused while a gradient flows to `t`."""
+    tape = open_tape.get()
+    if (tape is not None and tape.tracks(self)) or (self.mark is not None and self.mark.open):
+        raise RecordingError(
+            "a value that is being recorded cannot be turned into a plain array unnoticed: its "
+            "gradient would be lost. Use detach(t) where that is what you want."
+        )
+    return np.array(self.data, dtype=dtype, copy=copy)
+
+
+Tensor.__array__ = array  # type: ignore[attr-defined]
+Tensor.__array_ufunc__ = array_ufunc  # type: ignore[attr-defined]
+Tensor.__array_function__ = array_function  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------- looking inside
+
+
+def leaves(tree):
+    """Everything that stands in nested tuples, lists and dicts."""
+    stack = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (tuple, list)):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        else:
+            yield item
+
+
+def touches_tape(tree):
+    """Whether a gradient flows to anything in `tree`."""
+    tape = open_tape.get()
+    return tape is not None and any(tape.tracks(t) for t in leaves(tree))
+
+
+def replaced(tree, of):
+    """`tree` with every Tensor `t` in nested tuples, lists and dicts replaced by `of(t)`."""
+    if type(tree) is Tensor:
+        return of(tree)
+    if isinstance(tree, (tuple, list)) and any(type(t) is Tensor for t in leaves(tree)):
+        return type(tree)(replaced(t, of) for t in tree)
+    if isinstance(tree, dict):
+        return {k: replaced(t, of) for k, t in tree.items()}
+    return tree
+
+
+def plain(tree):
+    """Tensors as arrays; one that is being recorded elsewhere raises."""
+    return replaced(tree, np.asarray)
+
+
+def values(tree):
+    """Tensors as arrays, for functions that have no gradient to lose."""
+    return replaced(tree, lambda t: t.data)
+
+
+# ------------------------------------------------------------------------------- refusing
+
+
+def no_rule(name):
+    return NotDifferentiableError(
+        f"{name} has no derivative rule, so it cannot be used on a value that is being recorded. "
+        "Write it with functions that have one, declare one with rule(...), or cut the gradient "
+        "on purpose with detach(t): see docs/operations.md."
+    )
+
+
+def out_refused(name):
+    return RecordingError(
+        f"{name}(..., out=...): writing into an array would change what the tape has recorded. "
+        "Leave out= away and use the value that is returned; for a += t write a = a + t."
+    )
+
+
+def foreign(operation):
+    return RecordingError(
+        f"{operation.name}: got a value that another thread or task is recording; pass its plain "
+        "array there with detach(t)."
+    )

@@ -1,0 +1,80 @@
+"""The tape: a flat list of what was computed, in the order in which it was computed.
+
+Because a value can only be computed from values that are already there, this list is sorted by
+construction: walking it backwards meets every operation after all that depend on it. So there is
+no graph to sort, nothing recursive, and a million operations are freed as one list.
+
+One row of the list is a tuple
+
+    (operation, operands, arrays, params, output, live)
+
+`operands` as they were passed (Tensors and plain values), `arrays` the same with every Tensor
+replaced by its array, `params` the keyword arguments (axis, keepdims, ...), `output` the recorded
+result, and `live` the positions of the operands that a gradient flows to.
+"""
+
+from contextvars import ContextVar
+
+from .tensor import Mark, Tensor
+
+# The tape that records in this thread and task, or None: there is no other state in the engine.
+open_tape: ContextVar = ContextVar("open_tape", default=None)
+
+
+class Tape:
+    """The rows recorded by one call of `gradient` or `pullback`, printable as a program.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> value, back = flux.pullback(lambda a, b: np.sin(a) * b, 1.0, 2.0)
+    >>> print(back.tape)
+    x1 = Tensor            () float64
+    x2 = Tensor            () float64
+    x3 = sin(x1)           () float64
+    x4 = multiply(x3, x2)  () float64
+    """
+
+    __slots__ = ("mark", "rows", "sources")
+
+    def __init__(self):
+        self.rows = []
+        self.mark = Mark()
+        self.sources = {}  # id -> leaf Tensor: the leaves that gradients are taken for
+
+    def __len__(self):
+        return len(self.rows)
+
+    def tracks(self, t):
+        """Whether a gradient flows to `t` on this tape."""
+        return type(t) is Tensor and (t.mark is self.mark or id(t) in self.sources)
+
+    def __str__(self):
+        names: dict[int, str] = {}
+        lines = []
+
+        def name(value):
+            if type(value) is not Tensor:
+                return brief(value)
+            if id(value) not in names:
+                names[id(value)] = f"x{len(names) + 1}"
+                lines.append((f"{names[id(value)]} = Tensor", value))
+            return names[id(value)]
+
+        for source in self.sources.values():
+            name(source)
+        for operation, operands, _, params, output, _ in self.rows:
+            given = [name(t) for t in operands] + [f"{k}={brief(v)}" for k, v in params.items()]
+            names[id(output)] = f"x{len(names) + 1}"
+            lines.append((f"{names[id(output)]} = {operation.name}({', '.join(given)})", output))
+        width = max((len(text) for text, _ in lines), default=0)
+        return "\n".join(f"{text:{width}}  {t.shape} {t.dtype}" for text, t in lines)
+
+
+def brief(value):
+    """A plain value in a few characters: numbers as they are, arrays by their shape."""
+    shape = getattr(value, "shape", None)
+    if shape:
+        return f"array{shape}"
+    name = getattr(value, "__name__", None) or getattr(value, "name", None)
+    return str(name) if name else str(value)

@@ -1,0 +1,192 @@
+"""`Tensor`: an array that can stand on a tape.
+
+A Tensor holds a NumPy array in `.data` and nothing that can be computed with: it knows no
+operation. Arithmetic reaches it from above (`operators.py`), NumPy's functions through the two
+protocols that `primitive.py` attaches. There are two kinds:
+
+* a **leaf**, made by you: a parameter, `Tensor(np.zeros(3))`. Its `mark` is None.
+* a **recorded** value, made by an operation inside `gradient`. Its `mark` is that of the tape on
+  which it stands; when the tape is closed, the value is an ordinary array in a wrapper.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import RecordingError
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
+
+
+class Mark:
+    """What the values of one tape have in common; `open` as long as that tape records."""
+
+    __slots__ = ("open",)
+
+    def __init__(self):
+        self.open = True
+
+
+class Tensor:
+    """An array of real numbers that gradients can be taken with respect to.
+
+    Parameters
+    ----------
+    data : array_like of float32, float64 or longdouble
+        The values. They are copied, so that training never changes an array of yours.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        The values themselves. Outside a gradient they may be read and written freely.
+    trainable : bool
+        False takes the Tensor out of `params(model)`; see `freeze_`.
+
+    Raises
+    ------
+    TypeError
+        For integers, complex numbers, float16, masked arrays and anything that is not an array.
+
+    Notes
+    -----
+    Outside `gradient` a Tensor behaves like the array it holds, and every result is a plain array.
+    Equality is elementwise, as in NumPy; in a dict or a set a Tensor counts by identity.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W = flux.Tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> W @ np.ones(2)
+    array([3., 7.])
+    >>> flux.gradient(lambda: np.sum(W**2), flux.params(W))[W]
+    array([[2., 4.],
+           [6., 8.]])
+    """
+
+    __slots__ = ("__weakref__", "data", "mark", "trainable")
+
+    data: Any
+    mark: Mark | None
+
+    def __init__(self, data):
+        self.data = np.array(real_array(data, "Tensor"), order="C")
+        self.mark = None
+        self.trainable = True
+
+    shape = property(lambda self: self.data.shape, doc="The shape of the array.")
+    ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
+    size = property(lambda self: self.data.size, doc="The number of elements.")
+    dtype = property(lambda self: self.data.dtype, doc="The type of the elements.")
+
+    def __repr__(self):
+        text = repr(np.asarray(self.data)).removeprefix("array(").removesuffix(")")
+        kind = ", recorded" if self.mark is not None else ""
+        return "Tensor(" + text.replace("\n      ", "\n       ") + kind + ")"
+
+    def __format__(self, spec):
+        return format(self.data if spec == "" else self.item(), spec)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __float__(self):
+        return float(self.data)
+
+    def __int__(self):
+        return int(self.data)
+
+    def __bool__(self):
+        return bool(self.data)
+
+    def item(self):
+        """The single element as a Python number."""
+        return self.data.item()
+
+    def tolist(self):
+        """The elements as nested lists of Python numbers."""
+        return self.data.tolist()
+
+    def numpy(self):
+        """The values as a plain array, outside a gradient; inside, see `detach`."""
+        return np.asarray(self)
+
+    def __reduce__(self):
+        if self.mark is not None and self.mark.open:
+            raise RecordingError("a value that is being recorded cannot be copied or pickled")
+        return _restore, (np.asarray(self.data), getattr(self, "trainable", True))
+
+    if TYPE_CHECKING:  # attached from above, by operators.py and primitive.py
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __getattr__
+        __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __getattr__
+        __pow__ = __rpow__ = __mod__ = __lt__ = __le__ = __gt__ = __ge__ = __getattr__  # type: ignore[assignment]
+        __getitem__ = __getattr__
+
+        def __neg__(self) -> Any: ...
+
+
+def recorded(data, mark):
+    """A value on the tape of `mark`; the array is taken as it is, not copied."""
+    t = new(Tensor)
+    t.data = data
+    t.mark = mark
+    return t
+
+
+new = object.__new__
+
+
+def _restore(data, trainable):
+    """A leaf again, from a pickle or a deep copy (the array is already nobody else's)."""
+    t = recorded(data, None)
+    t.trainable = trainable
+    return t
+
+
+def detach(t):
+    """The plain array behind `t`, cut off from the tape on purpose.
+
+    Parameters
+    ----------
+    t : Tensor or array_like
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy, through which no gradient flows.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.gradient(lambda x: x * flux.detach(x), 3.0)
+    (array(3.),)
+    """
+    return np.array(t.data if isinstance(t, Tensor) else t)
+
+
+def real_array(data, who):
+    """`data` as an array of real floating-point numbers, or a TypeError that says what to do."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+    if isinstance(data, Tensor):
+        data = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # ragged lists
+        raise TypeError(f"{who}: the lists do not form an array: {error}") from None
+    if array.dtype.newbyteorder("=") in FLOATS:
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    got = f"{who}: got dtype {array.dtype}; wanted real floating-point numbers"
+    if array.dtype.kind in "biu":
+        remedy = "integers have no gradient: use x.astype(np.float32) or write 2.0 instead of 2"
+    elif array.dtype.kind == "c":
+        remedy = "complex numbers are not supported: pass real and imaginary parts as two arrays"
+    elif array.dtype == np.float16:
+        remedy = "float16 overflows at 65504 in ordinary sums: use x.astype(np.float32)"
+    else:
+        remedy = "make it np.array(..., dtype=np.float32)"
+    raise TypeError(f"{got} ({remedy})")

@@ -1,0 +1,310 @@
+"""The training loop: loss and gradient, a check, the update, the callbacks.
+
+`update_` is one step of an optimiser; `train_` is the loop around it, which you can also write by
+hand in ten lines with `gradient` or `pullback` (`examples/seed_training.py` shows both).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from .callbacks import SkipDatum, StopTraining, phase
+from .errors import NoGradientError, NonFiniteLossError
+from .gradient import Pullback, one_like
+from .history import History, TrainingState
+from .params import Grads, Params
+from .progress import progress_bar
+from .tensor import Tensor
+
+
+def update_(opt, ps, gs):
+    """Change the parameters in place by one step of the optimiser.
+
+    Parameters
+    ----------
+    opt : an optimiser
+    ps : Params or iterable of Tensor
+    gs : Grads, or a mapping from each Tensor to its gradient
+        Where the gradient is None, the parameter and its state are left alone.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W = flux.Tensor([1.0, 2.0])
+    >>> ps = flux.params(W)
+    >>> flux.update_(flux.SGD(0.1), ps, flux.gradient(lambda: np.sum(W**2), ps))
+    >>> W
+    Tensor([0.8, 1.6])
+    """
+    pairs = [(p, gs[p]) for p in as_params(ps, "update_")]
+    apply_(opt, [p for p, _ in pairs], [g for _, g in pairs])
+
+
+def apply_(opt, tensors, gradients):
+    """One step for lists of Tensors and gradients; returns whether there was any gradient."""
+    if any(g is None for g in gradients):
+        known = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
+        tensors, gradients = [t for t, _ in known], [g for _, g in known]
+    if any(type(g) is Tensor for g in gradients):
+        raise TypeError("update_ inside a gradient: training steps cannot be differentiated")
+    if tensors:
+        opt.step_(tensors, [t.data for t in tensors], gradients)
+    return bool(tensors)
+
+
+def train_(loss, *args, cb=None, epochs=1, progress=False):
+    """Train: for every datum take the gradient of the loss and update the parameters.
+
+    Called as `train_(loss, ps, data, opt)`, or as `train_(loss, data, opt)` with an optimiser that
+    was made with its parameters, `opt = ADAM(ps, 0.001)`.
+
+    Parameters
+    ----------
+    loss : callable
+        Returns a number. A datum that is a tuple is splatted, `loss(*d)`; a dict is passed as
+        keywords, `loss(**d)`; everything else is passed whole, `loss(d)`.
+    ps : Params
+        What to train, from `params(model)`.
+    data : iterable
+        Of data, gone through once per epoch: a list, a DataLoader, a zip, a generator.
+    opt : an optimiser, such as ADAM(0.001)
+    cb : callable or list of callables, optional
+        Called after every update: with nothing, or with the `TrainingState` if it takes an
+        argument. See `throttle`, `stop`.
+    epochs : int, default 1
+    progress : bool, default False
+        Show a bar with the loss (needs the extra `progress`).
+
+    Returns
+    -------
+    History
+        The losses and where the epochs began.
+
+    Raises
+    ------
+    NonFiniteLossError
+        When the loss is NaN or infinite, before anything is updated with it.
+    NoGradientError
+        When the loss depends on none of the parameters.
+    ValueError, TypeError
+        For data that yields nothing, and for arguments of the wrong kind.
+
+    Notes
+    -----
+    One step is: loss and gradient, the check that the loss is finite, the update, the callbacks.
+    `skip()` in the loss leaves the datum out; `stop()` from anywhere ends the training, over all
+    epochs (in a callback: after the update). Ctrl-C re-raises KeyboardInterrupt with the `history`
+    so far as an attribute. As `Flux.train!` of Flux 0.12, and of 0.3 for the shorter form.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> m = flux.Dense(1, 1)
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> loss = lambda x, y: flux.losses.mse(m(x), y)
+    >>> history = flux.train_(loss, flux.params(m), [(x, 3 * x)], flux.ADAM(0.1), epochs=200)
+    >>> history.losses[-1] < 1e-3
+    True
+    """
+    ps, data, opt = arguments(args)
+    refuse_odd_data(data)
+    if not isinstance(epochs, (int, np.integer)) or isinstance(epochs, bool) or epochs < 0:
+        raise TypeError(f"train_: epochs must be a whole number of at least 0, got {epochs!r}")
+    run = Run(loss, ps, opt, cb)
+    outside = phase.get()
+    phase.set("loss")
+    try:
+        with progress_bar(progress, data, epochs) as advance:
+            for epoch in range(1, epochs + 1):
+                run.epoch(epoch, data, advance)
+        run.flush()
+    except StopTraining:
+        run.history.stopped = True
+        run.flush()
+    except KeyboardInterrupt as interrupt:
+        run.flush()
+        interrupt.history = run.history  # type: ignore[attr-defined]
+        interrupt.add_note(f"training was interrupted after step {len(run.history)}; "
+                           "the losses so far are in the attribute `history`")  # fmt: skip
+        raise
+    finally:
+        phase.set(outside)
+    return run.history
+
+
+class Run:
+    """One call of `train_`: what it trains, and where it stands."""
+
+    def __init__(self, loss, ps, opt, cb):
+        self.loss, self.ps, self.opt = loss, ps, opt
+        self.tensors = list(ps)
+        self.callbacks = [] if cb is None else list(cb) if isinstance(cb, (list, tuple)) else [cb]
+        for f in self.callbacks:
+            if not callable(f):
+                raise TypeError(f"train_: a callback must be a function, got {f!r}")
+        self.takes_state = [wants_argument(f) for f in self.callbacks]
+        self.history = History()
+        self.step = 0
+
+    def epoch(self, epoch, data, advance):
+        """One pass through the data."""
+        before = self.step
+        self.history.begin_epoch()
+        for d in data:
+            self.step += 1
+            try:
+                value, found = self.gradient(d)
+            except SkipDatum:
+                continue
+            if not apply_(self.opt, self.tensors, found):
+                raise NoGradientError(
+                    f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
+                    f"parameters {self.ps.names()}; does it use the model that they come from?"
+                )
+            self.history.losses.append(value)
+            if advance is not None:
+                advance(value)
+            if self.callbacks:
+                self.call_back(epoch, d, value, found)
+        if self.step == before:
+            raise ValueError(no_data(data, epoch))
+
+    def gradient(self, d):
+        """The loss of a datum as a float, and the list of its gradients."""
+        loss = self.loss
+        try:
+            if type(d) is tuple:
+                pull = Pullback(lambda: loss(*d), (self.ps,))
+            elif isinstance(d, dict):
+                pull = Pullback(lambda: loss(**d), (self.ps,))
+            else:
+                pull = Pullback(lambda: loss(*d) if isinstance(d, tuple) else loss(d), (self.ps,))
+        except TypeError as error:
+            raise explained(error, loss, d, self.step) from None
+        seed = one_like(pull.output)
+        value = float(pull.value)
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at step {self.step}; nothing was updated with it. Look at "
+                "that datum, or at a learning rate that is too large.", self.step, value,
+            )  # fmt: skip
+        return value, pull.pull(seed)
+
+    def call_back(self, epoch, d, value, found):
+        """The callbacks, in their order."""
+        phase.set("callback")
+        state = TrainingState(epoch, self.step, value, Grads(self.ps, found), d, self)
+        for f, takes in zip(self.callbacks, self.takes_state, strict=True):
+            f(state) if takes else f()
+        phase.set("loss")
+
+    def flush(self):
+        """The end: whatever a callback still has to do (a trailing call, restoring the best)."""
+        phase.set("callback")
+        for f in self.callbacks:
+            finish = getattr(f, "flush", None)
+            if finish is not None:
+                try:
+                    finish()
+                except StopTraining:
+                    self.history.stopped = True
+
+
+# ------------------------------------------------------------------------------- arguments
+
+
+def arguments(args):
+    """(ps, data, opt) of either form of `train_`."""
+    if len(args) not in (2, 3):
+        raise TypeError(
+            f"train_(loss, ps, data, opt) or train_(loss, data, opt) is wanted, got {1 + len(args)} "
+            "arguments"
+        )
+    data, opt = args[-2:]
+    if isinstance(opt, type) or not hasattr(opt, "step_"):
+        what = f"the class {opt.__name__}" if isinstance(opt, type) else f"a {type(opt).__name__}"
+        raise TypeError(f"train_: opt must be an optimiser such as ADAM(0.001), got {what}")
+    if len(args) == 3:
+        ps = args[0]
+    elif (ps := getattr(opt, "ps", None)) is None:
+        raise TypeError(
+            f"train_(loss, data, opt): this {type(opt).__name__} was made without parameters. Make "
+            f"it {type(opt).__name__}(params(m), ...), or call train_(loss, params(m), data, opt)"
+        )
+    ps = as_params(ps, "train_")
+    if not len(ps):
+        raise NoGradientError("train_: there are no parameters to train")
+    return ps, data, opt
+
+
+def as_params(ps, who):
+    """`ps` as Params; a model in their place is refused with the remedy."""
+    if isinstance(ps, Params):
+        return ps
+    if isinstance(ps, (list, tuple)) and all(isinstance(p, Tensor) for p in ps):
+        return Params(ps)
+    raise TypeError(
+        f"{who}: the parameters must be Params, got {type(ps).__name__}; write params(model)"
+    )
+
+
+def refuse_odd_data(data):
+    """Data that can only be a slip: a dict, a string, or two arrays where pairs were meant."""
+    if isinstance(data, tuple) and data and all(isinstance(d, (np.ndarray, Tensor)) for d in data):
+        shapes = " and ".join(str(d.shape) for d in data)
+        raise TypeError(
+            f"train_: data is a tuple of arrays of shapes {shapes}, whose elements would be passed "
+            "one by one. For one datum write [(X, Y)]; for batches DataLoader((X, Y), batchsize=32)"
+        )
+    if isinstance(data, (dict, str)) or not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        raise TypeError(
+            f"train_: data is a {type(data).__name__}; something to iterate over is wanted, such as "
+            "[(x, y)] or DataLoader((X, Y))"
+        )
+
+
+def no_data(data, epoch):
+    """Why an epoch had nothing to go through."""
+    if isinstance(data, Iterator) and epoch > 1:
+        return (f"train_: the data ran dry after epoch {epoch - 1}: a {type(data).__name__} can be "
+                "gone through only once. Give a list or a DataLoader, or epochs=1")  # fmt: skip
+    if isinstance(data, Iterator):
+        return f"train_: this {type(data).__name__} yields no datum; has it been used up before?"
+    return "train_: data holds no datum"
+
+
+def explained(error, loss, d, step):
+    """A TypeError of calling the loss, told in terms of the datum if it did not fit."""
+    import inspect
+
+    args, kwargs = (d, {}) if isinstance(d, tuple) else ((), d) if isinstance(d, dict) else ((d,), {})
+    try:
+        inspect.signature(loss).bind(*args, **kwargs)
+    except TypeError as misfit:
+        how = "splatted: loss(*d)" if isinstance(d, tuple) else (
+            "passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)")  # fmt: skip
+        what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
+        return TypeError(
+            f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: {misfit}. "
+            "Data for loss(x, y) are pairs, such as [(x, y)], zip(xs, ys) or DataLoader((X, Y))"
+        )
+    except ValueError:
+        pass
+    return error
+
+
+def wants_argument(f):
+    """Whether a callback takes the state: whether it has a parameter that must be given."""
+    import inspect
+
+    try:
+        known = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [p for p in known if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(needed) > 1:
+        raise TypeError(f"train_: a callback takes nothing or the state; {f!r} wants {len(needed)} arguments")
+    return bool(needed)
