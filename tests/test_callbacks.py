@@ -190,8 +190,13 @@ def test_a_function_that_raises_does_not_disarm_it():
         with pytest.raises(ZeroDivisionError):
             both(4)  # runs the pending 3
         fails = False
-        assert both(5) == 5 and lead(6) == 6
-    assert runs == [1, 1, 2, 3, 5, 6]
+        assert both(5) == 5 and lead(6) == 6 and both(7) == 5
+        fails = True
+        with pytest.raises(ZeroDivisionError):
+            both.flush()
+        fails = False
+        assert both(8) == 8
+    assert runs == [1, 1, 2, 3, 5, 6, 7, 8]
 
 
 def test_arguments_name_and_signature_are_those_of_the_function():
@@ -311,6 +316,8 @@ def test_bad_throttles_say_what_came(f, timeout, error, said):
         (skip, None, RuntimeError, "call it in the loss"),
         (skip, "loss", SkipDatum, "^$"),
         (skip, "callback", RuntimeError, "already"),
+        (stop, "between", StopTraining, "^$"),
+        (skip, "between", RuntimeError, "call it in the loss"),
     ],
 )
 def test_stop_and_skip_know_where_they_are(call, during, error, said):
@@ -392,7 +399,7 @@ def test_triggers_as_flux_states_them():
     higher = dict(distance=lambda best, score: score - best, init_score=-math.inf)
     assert answers(early_stopping, [0.1, 0.2, 0.1], 1, **higher) == [False, False, True]
     assert answers(early_stopping, [math.nan, 1, math.nan, math.nan], 2) == [False] * 3 + [True]
-    assert answers(early_stopping, np.float32([1, np.inf, np.inf]), 2)[-1]
+    assert answers(early_stopping, np.float32([np.inf, np.inf, 1]), 2) == [False, True, False]
     assert answers(plateau, [1, 1, 1, 0, 0], 2) == [False, False, True, False, False]
     assert answers(plateau, [1, 1.4, 1.1], 2, min_dist=0.5) == [False, False, True]
 

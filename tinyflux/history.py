@@ -21,7 +21,7 @@ class History:
     stopped : bool
         Whether `stop()` ended the run.
     seconds : float
-        Since the run began.
+        How long the run took, or has taken until now.
 
     Examples
     --------
@@ -38,11 +38,12 @@ class History:
         self.recorded = {}
         self.stopped = False
         self.began = time.perf_counter()
+        self.ended = None
 
     @property
     def seconds(self):
-        """Time since the run began."""
-        return time.perf_counter() - self.began
+        """How long the run took, or has taken until now."""
+        return (self.ended or time.perf_counter()) - self.began
 
     def begin_epoch(self):
         """Note that another epoch begins here."""
@@ -55,8 +56,8 @@ class History:
 
     def epoch_means(self):
         """The mean loss of each epoch that has steps."""
-        ends = [*self.epochs[1:], len(self.losses)]
-        parts = (self.losses[a:b] for a, b in zip(self.epochs, ends, strict=True))
+        cuts = [*self.epochs, len(self.losses)]
+        parts = (self.losses[a:b] for a, b in zip(cuts, cuts[1:], strict=False))
         return [sum(p) / len(p) for p in parts if p]
 
     def plot(self, ax=None):

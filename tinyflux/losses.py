@@ -10,7 +10,6 @@ Flux 0.12; eps is the machine epsilon of the prediction's type.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
-from .ops.nn import softmax
 from .primitive import fused, sample
 from .tensor import Tensor
 
@@ -27,22 +26,24 @@ ARRAYS = (np.ndarray, Tensor)
 
 def target(name, yhat, y, classes=False):
     """`y` checked against `yhat` and in its type: (yhat, y)."""
-    if type(yhat) not in ARRAYS:
-        yhat = as_numbers(name, "yhat", yhat)
-    if type(y) not in ARRAYS:
-        y = as_numbers(name, "y", y)
-    shape = yhat.shape
-    if classes and y.dtype.kind in "iu" and y.shape == shape[:-1] and shape:
-        return yhat, one_hot(name, y, shape[-1], yhat.dtype)
-    if y.shape != shape:
-        raise ValueError(misfit(name, shape, y, classes))
-    if yhat.size == 0:
+    a = yhat.data if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
+    if a is None:
+        a = yhat = as_numbers(name, "yhat", yhat)
+    b = y.data if type(y) is Tensor else y if type(y) is np.ndarray else None
+    if b is None:
+        b = y = as_numbers(name, "y", y)
+    shape, dtype = a.shape, a.dtype
+    if a.size == 0:
         raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
-    if y.dtype != yhat.dtype:
-        if y.dtype.kind not in "fiub":
-            raise TypeError(f"{name}: y has dtype {y.dtype}; real numbers are wanted")
-        if yhat.dtype.kind == "f":
-            y = y.astype(yhat.dtype)
+    if b.shape != shape:
+        if classes and b.dtype.kind in "iu" and b.shape == shape[:-1]:
+            return yhat, one_hot(name, y, shape[-1], dtype)
+        raise ValueError(misfit(name, shape, b, classes))
+    if b.dtype != dtype:
+        if b.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
+        if dtype.kind == "f":
+            y = y.astype(dtype)
     return yhat, y
 
 
@@ -56,8 +57,6 @@ def as_numbers(name, which, value):
 
 def one_hot(name, labels, k, dtype):
     """Whole-number labels as rows with one 1; a label out of range is refused."""
-    if labels.size == 0:
-        raise ValueError(f"{name}: got an empty batch, whose loss is not defined")
     low, high = labels.min(), labels.max()
     if low < 0 or high >= k:
         raise ValueError(
@@ -102,8 +101,8 @@ def mae(yhat, y, *, agg=np.mean):
 
 def mean_square_kernel(yhat, y):
     """The scalar product of the residual with itself."""
-    r = np.ravel(yhat - y)
-    return np.dot(r, r) / r.size
+    r = np.subtract(yhat, y).reshape(-1)
+    return r.dot(r) / r.size
 
 
 def mean_square_joint(g, value, arrays, live):
@@ -209,38 +208,23 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
 
 
-def score_kernel(yhat, y):
-    """log(sum(exp(z))) weighted with the sum of y, minus y z, where z = yhat - max."""
-    z = yhat - np.max(yhat, axis=-1, keepdims=True)
-    rows = max(z.size // z.shape[-1], 1)
-    picked = np.vdot(y, z)
-    np.exp(z, out=z)
-    top = np.log(np.add.reduce(z, axis=-1))
-    return (np.vdot(top, np.add.reduce(y, axis=-1)) - picked) / rows
+def mean_dot_kernel(a, b):
+    """The scalar product of all numbers, over the number of rows."""
+    return np.vdot(a, b) / max(a.size // a.shape[-1], 1)
 
 
-def score_joint(g, value, arrays, live):
-    """(softmax(yhat) sum(y) - y) / n towards the scores; -logsoftmax(yhat) / n towards y."""
-    yhat, y = arrays
-    g = g / max(yhat.size // yhat.shape[-1], 1)
-    found = []
-    for i in live:
-        if i == 1:
-            found.append(logsoftmax.kernel(yhat) * -g)
-            continue
-        p = softmax.kernel(yhat)
-        p *= np.add.reduce(y, axis=-1, keepdims=True)
-        p -= y
-        p *= g
-        found.append(p)
-    return found
+def mean_dot_joint(g, value, arrays, live):
+    """The other operand, over the number of rows."""
+    a, b = arrays
+    g = g / max(a.size // a.shape[-1], 1)
+    return [g * (b if i == 0 else a) for i in live]
 
 
-@fused(score_kernel, score_joint,
+@fused(mean_dot_kernel, mean_dot_joint,
        samples=[sample((4, 3), (4, 3)), sample((3,), (3,)), sample((2, 4, 3), (2, 4, 3))])  # fmt: skip
-def mean_score(yhat, y):
-    """The mean over the observations of -sum(y logsoftmax(yhat))."""
-    return np.mean(-np.sum(y * logsoftmax(yhat), axis=-1))
+def mean_dot(a, b):
+    """The mean over the rows of sum(a b)."""
+    return np.mean(np.sum(a * b, axis=-1))
 
 
 def logitcrossentropy(yhat, y, *, agg=np.mean):
@@ -262,7 +246,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     """
     yhat, y = target("logitcrossentropy", yhat, y, classes=True)
     if agg is np.mean:
-        return mean_score(yhat, y)
+        return -mean_dot(y, logsoftmax(yhat))
     return agg(-np.sum(y * logsoftmax(yhat), axis=-1))
 
 

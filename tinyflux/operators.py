@@ -7,7 +7,7 @@ import numpy as np
 
 from .errors import RecordingError
 from .ops.index import getitem
-from .primitive import OPERATIONS, apply, primitive, sample
+from .primitive import OPERATIONS, primitive, sample
 from .tape import open_tape
 from .tensor import Tensor
 
@@ -38,10 +38,10 @@ def binary(function):
     operation = OPERATIONS[function]
 
     def forward(self, other):
-        return apply(operation, (self, other), {})
+        return operation(self, other)
 
     def reflected(self, other):
-        return apply(operation, (other, self), {})
+        return operation(other, self)
 
     return forward, reflected
 
@@ -59,8 +59,8 @@ def method(function):
 def power(self, exponent):
     """t ** x, with NumPy's own short cuts for small exponents."""
     if type(exponent) in (int, float) and exponent in SHORT:
-        return apply(OPERATIONS[SHORT[exponent]], (self,), {})
-    return apply(OPERATIONS[np.power], (self, exponent), {})
+        return OPERATIONS[SHORT[exponent]](self)
+    return OPERATIONS[np.power](self, exponent)
 
 
 SHORT = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
@@ -129,10 +129,10 @@ for name in METHODS:
 
 attached = {
     "__pow__": power,
-    "__rpow__": lambda self, base: apply(OPERATIONS[np.power], (base, self), {}),
-    "__neg__": lambda self: apply(OPERATIONS[np.negative], (self,), {}),
-    "__pos__": lambda self: apply(OPERATIONS[np.positive], (self,), {}),
-    "__abs__": lambda self: apply(OPERATIONS[np.absolute], (self,), {}),
+    "__rpow__": lambda self, base: OPERATIONS[np.power](base, self),
+    "__neg__": lambda self: OPERATIONS[np.negative](self),
+    "__pos__": lambda self: OPERATIONS[np.positive](self),
+    "__abs__": lambda self: OPERATIONS[np.absolute](self),
     "__floordiv__": method(np.floor_divide),
     "__getitem__": lambda self, index: getitem(self, index=index),
     "__setitem__": item_set,
@@ -145,7 +145,7 @@ attached = {
     "transpose": shaped(np.transpose),
     "astype": astype,
     "flatten": flatten,
-    "copy": lambda self: apply(OPERATIONS[np.positive], (self,), {}),
+    "copy": lambda self: OPERATIONS[np.positive](self),
 }
 for name, function in attached.items():
     setattr(Tensor, name, function)

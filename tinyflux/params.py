@@ -39,7 +39,7 @@ class Params:
     """
 
     def __init__(self, tensors=(), names=None):
-        self._tensors = {}  # id -> Tensor, in order
+        self.by_id = {}  # the Tensors in order
         self._names = {}
         tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         for t, name in zip(tensors, names or [None] * len(tensors), strict=True):
@@ -54,13 +54,13 @@ class Params:
             )
         if t.mark is not None:
             raise TypeError("Params holds leaves, got a value that was computed by an operation")
-        if id(t) not in self._tensors:
-            self._tensors[id(t)] = t
+        if id(t) not in self.by_id:
+            self.by_id[id(t)] = t
             self._names[id(t)] = name
 
     def discard(self, t):
         """Take `t` out, if it is there."""
-        self._tensors.pop(id(t), None)
+        self.by_id.pop(id(t), None)
         self._names.pop(id(t), None)
 
     def name(self, t):
@@ -73,16 +73,16 @@ class Params:
         return [self.name(t) for t in self]
 
     def __iter__(self):
-        return iter(self._tensors.values())
+        return iter(self.by_id.values())
 
     def __len__(self):
-        return len(self._tensors)
+        return len(self.by_id)
 
     def __contains__(self, t):
-        return id(t) in self._tensors
+        return id(t) in self.by_id
 
     def __getitem__(self, i):
-        return list(self._tensors.values())[i]
+        return list(self.by_id.values())[i]
 
     def __or__(self, other):
         both = [*self, *other]
@@ -95,12 +95,12 @@ class Params:
     def __eq__(self, other):
         if not isinstance(other, Params):
             return NotImplemented
-        return list(self._tensors) == list(other._tensors)
+        return list(self.by_id) == list(other.by_id)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self):  # ids do not survive a copy; the references do
-        return list(self._tensors.values()), list(self._names.values())
+        return list(self.by_id.values()), list(self._names.values())
 
     def __setstate__(self, state):
         self.__init__(*state)  # type: ignore[misc]

@@ -16,7 +16,8 @@ Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules a
 they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
 No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
 
-`apply` at the end is what runs when an operation meets a Tensor.
+What runs when an operation meets a Tensor is `Operation.__call__`; NumPy's own functions come to
+it through `array_ufunc` and `array_function` at the end.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .tape import open_tape
 from .tensor import Tensor, new
 
 OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function (or itself)
+IN_PLACE: dict[Any, Operation] = {}  # elementwise ones that can overwrite their input: `dense`
 PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_gradient`
 
 
@@ -83,11 +85,34 @@ class Operation:
         self.__doc__ = doc
         self.__name__ = self.name
         self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
-        # an activation that can run inside `dense`, over the sum, in place
-        self.in_place = samples is None and self._short == (True,) and takes_out(kernel)
+        if samples is None and self._short == (True,) and takes_out(kernel):
+            IN_PLACE[self.public] = self
 
     def __call__(self, *operands, **params):
-        return apply(self, operands, params)
+        """Compute the output; record it if a gradient flows to one of the operands."""
+        tape = open_tape.get()
+        arrays = []
+        live = []
+        for i, t in enumerate(operands):
+            if type(t) is Tensor:
+                if tape is not None:
+                    if t.mark is tape.mark or id(t) in tape.sources:
+                        live.append(i)
+                    elif t.mark is not None and t.mark.open:
+                        raise foreign(self)
+                arrays.append(t.data)
+            elif type(t) in ORDINARY:
+                arrays.append(t)
+            else:
+                arrays.append(as_operand(t, self))
+        y = self.kernel(*arrays, **params)
+        if not live:
+            return y
+        output = new(Tensor)
+        output.data = y
+        output.mark = tape.mark
+        tape.rows.append((self, operands, arrays, params, output, live))
+        return output
 
     def __repr__(self):
         return self.name
@@ -219,33 +244,6 @@ def _find(name):
 ORDINARY = {np.ndarray, float, int, bool, np.float32, np.float64, np.bool_, np.int64}
 
 
-def apply(operation, operands, params):
-    """Compute `operation`; record it if a gradient flows to one of its operands."""
-    tape = open_tape.get()
-    arrays = []
-    live = []
-    for i, t in enumerate(operands):
-        if type(t) is Tensor:
-            if tape is not None:
-                if t.mark is tape.mark or id(t) in tape.sources:
-                    live.append(i)
-                elif t.mark is not None and t.mark.open:
-                    raise foreign(operation)
-            arrays.append(t.data)
-        elif type(t) in ORDINARY:
-            arrays.append(t)
-        else:
-            arrays.append(as_operand(t, operation))
-    y = operation.kernel(*arrays, **params)
-    if not live:
-        return y
-    output = new(Tensor)
-    output.data = y
-    output.mark = tape.mark
-    tape.rows.append((operation, operands, arrays, params, output, live))
-    return output
-
-
 def as_operand(value, operation):
     """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
     if isinstance(value, np.ma.MaskedArray):
@@ -260,7 +258,7 @@ def array_ufunc(self, ufunc, method, *inputs, **kwargs):
     if method == "__call__" and not kwargs:
         operation = OPERATIONS.get(ufunc)
         if operation is not None:
-            return apply(operation, inputs, kwargs)
+            return operation(*inputs)
     if not touches_tape((inputs, kwargs)):
         return getattr(ufunc, method)(*plain(inputs), **plain(kwargs))
     if "out" in kwargs:
@@ -280,7 +278,7 @@ def array_ufunc(self, ufunc, method, *inputs, **kwargs):
     for module in ("scipy.special",):
         operation = OPERATIONS.get((ufunc.__name__, module))
         if operation is not None and getattr(sys.modules.get(module), ufunc.__name__, 0) is ufunc:
-            return apply(operation, inputs, kwargs)
+            return operation(*inputs)
     raise no_rule(ufunc.__name__)
 
 
@@ -288,7 +286,8 @@ def array_function(self, function, types, args, kwargs):
     """What NumPy calls for `np.sum(t)`, `np.concatenate([t, a])`, ... on a Tensor."""
     operation = OPERATIONS.get(function)
     if operation is not None and operation.body is None:
-        return apply(operation, *operation.from_call(args, kwargs))
+        operands, params = operation.from_call(args, kwargs)
+        return operation(*operands, **params)
     if not touches_tape((args, kwargs)):
         return function(*plain(args), **plain(kwargs))
     if operation is not None:

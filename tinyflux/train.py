@@ -7,6 +7,7 @@ hand in ten lines with `gradient` or `pullback` (`examples/seed_training.py` sho
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,14 +46,18 @@ def update_(opt, ps, gs):
 
 def apply_(opt, tensors, gradients):
     """One step for lists of Tensors and gradients; returns whether there was any gradient."""
-    if any(g is None for g in gradients):
+    kinds = set(map(type, gradients))
+    if kinds != ARRAYS_ONLY:
+        if Tensor in kinds:
+            raise TypeError("update_ inside a gradient: training steps cannot be differentiated")
         known = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
-    if any(type(g) is Tensor for g in gradients):
-        raise TypeError("update_ inside a gradient: training steps cannot be differentiated")
     if tensors:
         opt.step_(tensors, [t.data for t in tensors], gradients)
     return bool(tensors)
+
+
+ARRAYS_ONLY = {np.ndarray}
 
 
 def train_(loss, *args, cb=None, epochs=1, progress=False):
@@ -132,6 +137,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         raise
     finally:
         phase.set(outside)
+        run.history.ended = time.perf_counter()
     return run.history
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from ..activations import identity
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
-from ..ops.nn import dense, in_place
+from ..ops.nn import dense
+from ..primitive import IN_PLACE
 from ..tensor import Tensor
 from .printing import constructor
 
@@ -58,21 +59,19 @@ class Dense:
 
     def __call__(self, x):
         weight, f = self.weight, self.activation
-        wanted = weight.data
-        if type(x) is not Tensor:
-            x = np.asarray(x)
-        if x.ndim == 0 or x.shape[-1] != wanted.shape[0]:
-            raise ShapeError(repr(self), misfit(x.shape, wanted.shape[0]))
-        if x.dtype != wanted.dtype:
-            if x.dtype.kind not in "fiub":
-                raise TypeError(f"{self!r}: got x with dtype {x.dtype}; real numbers are wanted")
-            x = x.astype(wanted.dtype)
-        if f is identity:
-            return dense(x, weight, self.bias)
-        operation = in_place(f)
+        array = x.data if type(x) is Tensor else np.asarray(x)
+        n_in, dtype = weight.data.shape[0], weight.data.dtype
+        if array.ndim == 0 or array.shape[-1] != n_in:
+            raise ShapeError(repr(self), misfit(array.shape, n_in))
+        if array.dtype != dtype:
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"{self!r}: got x with dtype {array.dtype}; numbers are wanted")
+            x = (x if type(x) is Tensor else array).astype(dtype)
+        operation = IN_PLACE.get(f)  # one whose slope follows from its output
         if operation is not None:
             return dense(x, weight, self.bias, activation=operation)
-        return f(dense(x, weight, self.bias))
+        y = dense(x, weight, self.bias)
+        return y if f is identity else f(y)
 
     def __repr__(self):
         options = {} if self.bias is not None else {"bias": False}

@@ -4,11 +4,28 @@ Softmax and logsoftmax are shifted by the maximum, so that nothing overflows; cl
 last axis.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
-from ..primitive import OPERATIONS, Operation, fused, primitive, sample
+from ..primitive import OPERATIONS, fused, primitive, sample
 
 CLASSES = [sample((3,)), sample((2, 3)), sample((2, 3, 4), axis=1), sample((2, 3), axis=(0, 1))]
+
+
+@lru_cache(maxsize=64)
+def ones(n, dtype):
+    """A vector of ones, made once for each batch size."""
+    vector = np.ones(n, dtype)
+    vector.flags.writeable = False
+    return vector
+
+
+def sums(x, axis):
+    """np.sum over `axis` with keepdims; for rows a product with ones, which is much faster."""
+    if axis == -1 and type(x) is np.ndarray and x.ndim == 2:
+        return np.dot(x, ones(x.shape[1], x.dtype.char))[:, None]
+    return np.sum(x, axis=axis, keepdims=True)
 
 
 def needs_axes(x, name):
@@ -18,9 +35,7 @@ def needs_axes(x, name):
     return np.asarray(x)
 
 
-@primitive(
-    lambda g, y, x, *, axis=-1: y * (g - np.sum(g * y, axis=axis, keepdims=True)), samples=CLASSES
-)
+@primitive(lambda g, y, *, axis=-1: y * (g - sums(g * y, axis)), samples=CLASSES)
 def softmax(x, *, axis=-1):
     r"""Turn scores into probabilities: exp(x) / sum(exp(x)) over the classes.
 
@@ -47,15 +62,13 @@ def softmax(x, *, axis=-1):
     array([0.25, 0.25, 0.5 ])
     """
     x = needs_axes(x, "softmax")
-    y = x - np.max(x, axis=axis, keepdims=True)
+    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
     y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
-    y /= np.sum(y, axis=axis, keepdims=True)
+    y /= sums(y, axis)
     return y
 
 
-@primitive(
-    lambda g, y, x, *, axis=-1: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True), samples=CLASSES
-)
+@primitive(lambda g, y, *, axis=-1: g - np.exp(y) * sums(g, axis), samples=CLASSES)
 def logsoftmax(x, *, axis=-1):
     """The logarithm of `softmax`: x - logsumexp(x), accurate where softmax is almost 0.
 
@@ -68,8 +81,8 @@ def logsoftmax(x, *, axis=-1):
     array([-1000.,     0.])
     """
     x = needs_axes(x, "logsoftmax")
-    y = x - np.max(x, axis=axis, keepdims=True)
-    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+    y -= np.log(sums(np.exp(y), axis))
     return y
 
 
@@ -109,7 +122,7 @@ def logsumexp(x, *, axis=-1, keepdims=False):
 
 def dense_kernel(x, weight, bias, *, activation=None):
     """The same, in one new array."""
-    y = np.dot(x, weight) if x.ndim <= 2 else np.matmul(x, weight)
+    y = x.dot(weight) if x.ndim <= 2 else np.matmul(x, weight)
     if bias is not None:
         np.add(y, bias, out=y)
     return y if activation is None else activation.kernel(y, out=y)
@@ -120,20 +133,17 @@ def dense_joint(g, y, arrays, live, *, activation=None):
     x, weight, _ = arrays
     if activation is not None:
         g = activation.rules[0](g, y)
-    if x.ndim == 1:
-        return [np.dot(weight, g) if i == 0 else np.outer(x, g) if i == 1 else g for i in live]
-    if x.ndim > 2:
-        x, rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-    else:
-        rows = g
+    if x.ndim != 2:  # one observation, or several axes of them, as rows
+        dx = weight.dot(g) if x.ndim == 1 else g.dot(weight.T)
+        x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
     found = []
     for i in live:
         if i == 0:
-            found.append(np.dot(rows, weight.T).reshape(arrays[0].shape))
+            found.append(g.dot(weight.T) if arrays[0].ndim == 2 else dx)
         elif i == 1:
-            found.append(np.dot(x.T, rows))
+            found.append(x.T.dot(g))
         else:  # a product with ones is twice as fast as sum(axis=0)
-            found.append(np.dot(np.ones(len(rows), rows.dtype), rows))
+            found.append(ones(len(g), g.dtype.char).dot(g))
     return found
 
 
@@ -149,9 +159,3 @@ def dense(x, weight, bias, *, activation=None):
     if bias is not None:
         y = y + bias
     return y if activation is None else activation.public(y)
-
-
-def in_place(f):
-    """The operation of an activation that can be part of `dense`; None if it needs its input."""
-    operation = f if type(f) is Operation else OPERATIONS.get(f)
-    return operation if operation is not None and operation.in_place else None

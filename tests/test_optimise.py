@@ -1,0 +1,686 @@
+"""Every update rule against its textbook recurrence, in every way it can be run."""
+
+import copy
+import gc
+import inspect
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyflux import optimise as opts
+from tinyflux.optimise import ADAM, SGD, ClipNorm, ClipValue, Momentum, Optimiser, WeightDecay, plan
+from tinyflux.optimise.rule import UpdateRule
+
+
+class Key:
+    """Stands for a Tensor: weakly referenced, with elementwise `==` and no truth value."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __eq__(self, other):
+        return self.data == getattr(other, "data", other)
+
+    __hash__ = object.__hash__
+
+
+def stepped(opt, keys, gradients):
+    opt.step_(keys, [k.data for k in keys], gradients)
+
+
+# --- the textbook: each yields the amount to subtract, given (x, g)
+
+
+def textbook_sgd(o, z):
+    _, g = yield
+    while True:
+        _, g = yield o.lr * g
+
+
+def textbook_momentum(o, v):
+    _, g = yield
+    while True:
+        v = o.rho * v - o.lr * g
+        _, g = yield -v
+
+
+def textbook_nesterov(o, v):
+    _, g = yield
+    while True:
+        step = -(o.rho**2 * v - (1 + o.rho) * o.lr * g)
+        v = o.rho * v - o.lr * g
+        _, g = yield step
+
+
+def textbook_rmsprop(o, acc):
+    _, g = yield
+    while True:
+        acc = o.rho * acc + (1 - o.rho) * g**2
+        _, g = yield o.lr * g / (np.sqrt(acc) + o.eps)
+
+
+def textbook_adagrad(o, acc):
+    _, g = yield
+    while True:
+        acc = acc + g**2
+        _, g = yield o.lr * g / (np.sqrt(acc) + o.eps)
+
+
+def textbook_adadelta(o, acc):
+    d = acc
+    _, g = yield
+    while True:
+        acc = o.rho * acc + (1 - o.rho) * g**2
+        step = g * np.sqrt(d + o.eps) / np.sqrt(acc + o.eps)
+        d = o.rho * d + (1 - o.rho) * step**2
+        _, g = yield step
+
+
+def moments(o, z):
+    """Yield t, m, v, the corrected ones, x and g; takes the step it is sent on."""
+    m = v = z
+    t, step = 0, None
+    while True:
+        x, g = yield step
+        t += 1
+        b1, b2 = o.beta
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        step = yield t, x, g, m, v, m / (1 - b1**t), v / (1 - b2**t)
+
+
+def by_moments(rule):
+    """A textbook rule from a function of (o, memory, t, x, g, m, v, m corrected, v corrected)."""
+
+    def textbook(o, z):
+        inner, memory, step = moments(o, z), {"zero": z}, None
+        next(inner)
+        while True:
+            x, g = yield step
+            step = rule(o, memory, *inner.send((x, g)))
+            inner.send(step)
+
+    return textbook
+
+
+def adam(o, memory, t, x, g, m, v, mhat, vhat):
+    return o.lr * mhat / (np.sqrt(vhat) + o.eps)
+
+
+def adamw(o, memory, t, x, *rest):
+    return adam(o, memory, t, x, *rest) + o.lr * o.decay * x
+
+
+def radam(o, memory, t, x, g, m, v, mhat, vhat):
+    b2 = o.beta[1]
+    top = 2 / (1 - b2) - 1
+    rho = top - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 4:
+        return o.lr * mhat
+    r = np.sqrt((rho - 4) * (rho - 2) * top / ((top - 4) * (top - 2) * rho))
+    return o.lr * r * mhat / (np.sqrt(vhat) + o.eps)
+
+
+def adamax(o, memory, t, x, g, m, v, mhat, vhat):
+    memory["u"] = np.maximum(o.beta[1] * memory.get("u", memory["zero"]), np.abs(g))
+    return o.lr * mhat / (memory["u"] + o.eps)
+
+
+def oadam(o, memory, *args):
+    before = memory.get("s", memory["zero"])
+    memory["s"] = adam(o, memory, *args)
+    return 2 * memory["s"] - before
+
+
+def amsgrad(o, memory, t, x, g, m, v, mhat, vhat):
+    memory["top"] = np.maximum(memory.get("top", memory["zero"]), v)
+    return o.lr * m / (np.sqrt(memory["top"]) + o.eps)
+
+
+def nadam(o, memory, t, x, g, m, v, mhat, vhat):
+    b1, b2 = o.beta
+    ahead = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+    return o.lr * ahead / (np.sqrt(b2 * vhat) + o.eps)
+
+
+def adabelief(o, memory, t, x, g, m, v, mhat, vhat):
+    b2 = o.beta[1]
+    memory["s"] = b2 * memory.get("s", memory["zero"]) + (1 - b2) * (g - m) ** 2
+    return o.lr * m / (np.sqrt(memory["s"]) + o.eps)
+
+
+TEXTBOOK = {
+    opts.SGD: textbook_sgd,
+    opts.Momentum: textbook_momentum,
+    opts.Nesterov: textbook_nesterov,
+    opts.RMSProp: textbook_rmsprop,
+    opts.ADAGrad: textbook_adagrad,
+    opts.ADADelta: textbook_adadelta,
+    opts.ADAM: by_moments(adam),
+    opts.ADAMW: by_moments(adamw),
+    opts.RADAM: by_moments(radam),
+    opts.AdaMax: by_moments(adamax),
+    opts.OADAM: by_moments(oadam),
+    opts.AMSGrad: by_moments(amsgrad),
+    opts.NADAM: by_moments(nadam),
+    opts.AdaBelief: by_moments(adabelief),
+}
+RULES = list(TEXTBOOK)
+named = pytest.mark.parametrize("rule", RULES, ids=lambda r: r.__name__)
+
+
+class Oracle:
+    """A textbook rule in longdouble."""
+
+    def __init__(self, opt, x):
+        self.x = x.astype(np.longdouble)
+        self.rule = TEXTBOOK[type(opt)](opt, np.zeros_like(self.x))
+        next(self.rule)
+
+    def step(self, g):
+        self.x = self.x - self.rule.send((self.x, g.astype(np.longdouble)))
+
+
+def test_every_rule_is_in_the_table():
+    rules = {c for c in vars(opts).values() if isinstance(c, type) and issubclass(c, UpdateRule)}
+    modifiers = {Optimiser, WeightDecay, ClipValue, ClipNorm, opts.ExpDecay, opts.InvDecay}
+    assert rules - modifiers - {UpdateRule} == set(RULES)
+    assert opts.Descent is SGD
+
+
+TOLERANCE = {"f4": (1e-4, 1e-5), "f8": (1e-12, 1e-13), "g": (1e-12, 1e-13)}
+
+
+@named
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_textbook(rule, dtype):
+    rng = np.random.default_rng(1)
+    opt = rule()
+    if hasattr(opt, "decay"):
+        opt.decay = 0.1
+    keys = [Key(rng.standard_normal(s).astype(dtype)) for s in [(3, 4), (5,), (), (0, 2)]]
+    oracles = [Oracle(opt, k.data) for k in keys]
+    for _ in range(50):
+        gradients = [rng.standard_normal(k.data.shape).astype(dtype) for k in keys]
+        stepped(opt, keys, gradients)
+        for oracle, g in zip(oracles, gradients, strict=True):
+            oracle.step(g)
+    for k, oracle in zip(keys, oracles, strict=True):
+        assert k.data.dtype == dtype
+        np.testing.assert_allclose(k.data, oracle.x, *TOLERANCE[dtype])
+
+
+@named
+def test_hyper_parameters_may_change_in_mid_training(rule):
+    rng = np.random.default_rng(2)
+    opt, key = rule(), Key(rng.standard_normal(7))
+    oracle = Oracle(opt, key.data)
+    new = {"lr": 0.02, "beta": (0.8, 0.95), "rho": 0.7, "eps": 1e-3, "decay": 0.05}
+    for t in range(200):
+        if t == 60:
+            for name in opt.fields:
+                setattr(opt, name, new[name])
+        if t == 130 and "beta" in opt.fields:
+            opt.beta = (0.95, 0.9)
+        g = rng.standard_normal(7)
+        stepped(opt, [key], [g])
+        oracle.step(g)
+    np.testing.assert_allclose(key.data, oracle.x, rtol=1e-12, atol=1e-12)
+
+
+@named
+def test_state_is_the_textbook_moments(rule):
+    opt, key = rule(), Key(np.zeros(2))
+    for g in (1.0, 2.0):
+        stepped(opt, [key], [np.full(2, g)])
+    state = opt.state(key)
+    assert state["t"] == state["step"] == 2
+    moment = dict(zip(rule.moments, state.get("scale", np.ones(9)), strict=False))
+    if "m" in state:
+        b1 = opt.beta[0]
+        np.testing.assert_allclose(state["m"] * moment["m"], (1 - b1) * (b1 + 2))
+    if "v" in state and "beta" in opt.fields:
+        b2 = opt.beta[1]
+        np.testing.assert_allclose(state["v"] * moment["v"], (1 - b2) * (b2 + 4))
+
+
+# --- the ways of running it
+
+
+def run(opt, arrays, steps=5, seed=3, together=True):
+    rng = np.random.default_rng(seed)
+    keys = [Key(a) for a in arrays]
+    for _ in range(steps):
+        gradients = [rng.standard_normal(a.shape).astype(a.dtype) for a in arrays]
+        if together:
+            stepped(opt, keys, gradients)
+        else:
+            for key, g in zip(keys, gradients, strict=True):
+                stepped(opt, [key], [g])
+    return [k.data for k in keys]
+
+
+CHAIN = [*RULES, lambda: Optimiser(WeightDecay(0.1), ClipValue(0.5), ADAM(), Momentum(), SGD())]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5),
+    block=st.integers(1, 8),
+    make=st.sampled_from(CHAIN),
+)
+def test_blocks_and_groups_change_no_bit(sizes, block, make):
+    start = [np.linspace(-1, 1, n, dtype="f4") for n in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        results = []
+        for size, together in [(block, True), (block, False), (10**6, True), (10**6, False)]:
+            patch.setattr(plan, "BLOCK", size)
+            results.append(run(make(), [a.copy() for a in start], together=together))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+LAYOUTS = {
+    "fortran": lambda a: np.asfortranarray(a),
+    "strided": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "reversed": lambda a: np.ascontiguousarray(a[::-1])[::-1],
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+}
+
+
+@named
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("block", [5, 10**6])
+def test_layouts_change_no_bit(rule, layout, block, monkeypatch):
+    monkeypatch.setattr(plan, "BLOCK", block)
+    a = np.random.default_rng(0).standard_normal((4, 6))
+    arrays = [LAYOUTS[layout](a.copy()), a.copy()]
+    odd, plain = run(rule(), arrays), run(rule(), [a.copy(), a.copy()])
+    np.testing.assert_array_equal(odd[0], plain[0])
+    assert odd[0] is arrays[0]
+
+
+def test_gradients_of_any_layout():
+    a, g = np.zeros((3, 4)), np.arange(12.0).reshape(4, 3).T
+    for block in (2, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "BLOCK", block)
+            x = a.copy()
+            stepped(SGD(1.0), [Key(x)], [g])
+            np.testing.assert_array_equal(x, -g)
+
+
+def test_the_array_of_a_key_may_be_replaced():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4, 3))
+    one, two = Key(a.copy()), Key(a.copy())
+    opt = ADAM(0.1)
+    for t in range(6):
+        g = rng.standard_normal((4, 3))
+        if t == 3:
+            two.data = np.asfortranarray(two.data)
+        if t == 5:
+            two.data = two.data.copy()
+        stepped(opt, [one, two], [g, g])
+    np.testing.assert_array_equal(one.data, two.data)
+    one.data = one.data.astype("f4")
+    stepped(opt, [one, two], [g.astype("f4"), g])
+    np.testing.assert_allclose(one.data, two.data, rtol=1e-5)
+    assert opt.state(one)["m"].dtype == "f4"
+    two.data = np.zeros(3)
+    with pytest.raises(ValueError, match="reset_"):
+        stepped(opt, [two], [two.data])
+
+
+@named
+@pytest.mark.parametrize("block", [3, 10**6])
+def test_nothing_else_is_written_to(rule, block, monkeypatch):
+    monkeypatch.setattr(plan, "BLOCK", block)
+    base = np.ones(20)
+    gradients = [np.full(8, 2.0), np.full((2, 2), 3.0)]
+    for g in gradients:
+        g.flags.writeable = False
+    keys = [Key(base[4:12]), Key(np.ones((2, 2)))]
+    for _ in range(3):
+        stepped(rule(), keys, gradients)
+    assert (base[:4] == 1).all() and (base[12:] == 1).all() and (base[4:12] < 1).all()
+    assert (gradients[0] == 2).all() and (gradients[1] == 3).all()
+
+
+@named
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "g", ">f4"])
+def test_dtype_stays(rule, dtype):
+    key = Key(np.ones(3, dtype))
+    for _ in range(3):
+        stepped(rule(), [key], [np.ones(3, dtype)])
+    assert key.data.dtype == dtype and np.isfinite(key.data).all() and (key.data < 1).all()
+
+
+@named
+def test_both_landscapes(rule):
+    def quadratic(x):
+        return (x**2 * [1.0, 20.0]).sum(), 2 * x * [1.0, 20.0]
+
+    def rosenbrock(x):
+        a, b = x
+        value = (1 - a) ** 2 + 100 * (b - a * a) ** 2
+        return value, np.array([-2 * (1 - a) - 400 * a * (b - a * a), 200 * (b - a * a)])
+
+    for f in (quadratic, rosenbrock):
+        opt, key = rule(), Key(np.array([-1.2, 1.0]))
+        if "lr" in opt.fields:
+            opt.lr = 5e-4 if rule in (SGD, Momentum, opts.Nesterov, opts.RADAM) else 0.02
+        first = f(key.data)[0]
+        for _ in range(1500):
+            stepped(opt, [key], [f(key.data)[1]])
+        slow = rule in (opts.ADADelta, opts.RADAM)
+        assert f(key.data)[0] < first * (0.9 if slow else 0.2)
+
+
+# --- state: whose it is, and for how long
+
+
+def test_missing_gradients_leave_state_alone():
+    a, b, c = (Key(np.ones(3)) for _ in range(3))
+    opt, g = ADAM(0.1), np.ones(3)
+    stepped(opt, [a, b, c], [g, g, g])
+    before = opt.state(b)
+    stepped(opt, [a, c], [g, g])
+    assert opt.state(b)["t"] == 1 and opt.state(a)["t"] == 2
+    np.testing.assert_array_equal(opt.state(b)["m"], before["m"])
+    stepped(opt, [a, b, c], [g, g, g])
+    assert (opt.state(a)["t"], opt.state(b)["t"]) == (3, 2)
+    lone = Key(np.ones(3))
+    for _ in range(2):
+        stepped(opt, [lone], [g])
+    np.testing.assert_array_equal(lone.data, b.data)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 3), min_size=1), min_size=1, max_size=12))
+def test_any_selections_of_parameters_in_any_order(selections):
+    rng = np.random.default_rng(0)
+    opt, keys = ADAM(0.1), [Key(np.ones(i + 1)) for i in range(4)]
+    alone, copies = [ADAM(0.1) for _ in keys], [Key(np.ones(i + 1)) for i in range(4)]
+    for chosen in selections:
+        order = sorted(chosen, key=lambda i: (i * 7) % 4)
+        gradients = [rng.standard_normal(i + 1) for i in order]
+        stepped(opt, [keys[i] for i in order], gradients)
+        for i, g in zip(order, gradients, strict=True):
+            stepped(alone[i], [copies[i]], [g])
+    for one, other in zip(keys, copies, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_state_dies_with_its_key_without_the_garbage_collector():
+    opt = ADAM()
+    keys = [Key(np.ones(5)) for _ in range(3)]
+    arrays = [weakref.ref(k.data) for k in keys]
+    gc.disable()
+    try:
+        stepped(opt, keys, [np.ones(5)] * 3)
+        assert len(opt._stepper._entries) == 3
+        del keys[1]
+        assert len(opt._stepper._entries) == 2 and arrays[1]() is None
+        stepped(opt, keys, [np.ones(5)] * 2)
+        assert [opt.state(k)["t"] for k in keys] == [2, 2]
+        gone = weakref.ref(opt)
+        del opt
+        assert gone() is None
+        del keys
+        assert all(a() is None for a in arrays)
+    finally:
+        gc.enable()
+
+
+def test_a_new_key_never_finds_old_state():
+    opt, keep = ADAM(), Key(np.ones(2))
+    for _ in range(300):
+        key = Key(np.ones(2))
+        assert opt.state(key) == {}
+        stepped(opt, [keep, key], [np.ones(2)] * 2)
+        assert opt.state(key)["t"] == 1
+        del key
+    assert opt.state(keep)["t"] == 300 and len(opt._stepper._entries) == 1
+
+
+def test_two_models_take_turns_without_planning_anew():
+    opt = ADAM()
+    one, two = ([Key(np.ones(3)) for _ in range(2)] for _ in range(2))
+    for keys in (one, two):
+        stepped(opt, keys, [np.ones(3)] * 2)
+    plans = list(opt._stepper._plans.values())
+    for keys in (one, two, one):
+        stepped(opt, keys, [np.ones(3)] * 2)
+    assert all(p is q for p, q in zip(plans, opt._stepper._plans.values(), strict=True))
+
+
+@named
+def test_resume_is_bit_identical(rule):
+    def training(opt, keys, steps, rng):
+        for _ in range(steps):
+            stepped(opt, keys, [rng.standard_normal(k.data.shape).astype("f4") for k in keys])
+
+    make = {0: rule, 1: lambda: Optimiser(opts.ExpDecay(0.5, 4), rule(), WeightDecay(0.1))}
+    for kind in make.values():
+        opt, keys = kind(), [Key(np.ones((2, 3), "f4")), Key(np.ones(4, "f4"))]
+        rng = np.random.default_rng(0)
+        training(opt, keys, 7, rng)
+        states = [opt.state(k) for k in keys]
+        again, other = kind(), [Key(k.data.copy()) for k in keys]
+        for key, state in zip(other, states, strict=True):
+            again.load_state_(key, state, key.data)
+        later = copy.deepcopy(rng)
+        training(opt, keys, 7, rng)
+        training(again, other, 7, later)
+        assert len({id(group) for _, group in again._stepper._entries.values()}) == 1
+        for a, b in zip(keys, other, strict=True):
+            assert a.data.tobytes() == b.data.tobytes()
+            for name, value in opt.state(a).items():
+                np.testing.assert_array_equal(value, again.state(b)[name])
+
+
+def test_state_gives_copies_and_load_checks():
+    opt, key = ADAM(), Key(np.ones(3))
+    stepped(opt, [key], [np.ones(3)])
+    state = opt.state(key)
+    state["m"][:] = 77
+    assert (opt.state(key)["m"] == 1).all()
+    with pytest.raises(ValueError, match="'v'"):
+        opt.load_state_(key, {"m": state["m"], "t": 1}, key.data)
+    with pytest.raises(ValueError, match="'m'"):
+        opt.load_state_(key, {**state, "m": np.ones(2)}, key.data)
+    assert opt.state(key)["t"] == 1
+    opt.load_state_(key, {"m": np.full(3, 0.1), "v": np.full(3, 0.001), "t": 1}, key.data)
+    twin, other = ADAM(), Key(np.ones(3))
+    stepped(twin, [other], [np.ones(3)])
+    key.data[:] = other.data
+    for o, k in ((opt, key), (twin, other)):
+        stepped(o, [k], [np.ones(3)])
+    np.testing.assert_allclose(key.data, other.data, rtol=1e-13)
+    opt.load_state_(key, {}, key.data)
+    assert opt.state(key) == {}
+    twin.reset_()
+    assert twin.state(other) == {}
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("make", [ADAM, lambda: Optimiser(SGD(), Optimiser(Momentum(), ADAM()))])
+def test_model_and_optimiser_are_copied_together(clone, make):
+    keys, opt = [Key(np.ones(3)), Key(np.ones(2))], make()
+    gradients = [np.arange(3.0), np.arange(2.0)]
+    for _ in range(3):
+        stepped(opt, keys, gradients)
+    keys2, opt2 = clone((keys, opt))
+    for o, k in ((opt, keys), (opt2, keys2)):
+        stepped(o, k, gradients)
+        assert o.state(k[0])["t"] == o.state(k[0])["step"] == 4
+    for a, b in zip(keys, keys2, strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+        assert a.data is not b.data and opt2.state(a) == {}
+    assert repr(opt2) == repr(opt)
+
+
+def test_shallow_copy_is_independent():
+    opt, key = ADAM(), Key(np.ones(3))
+    stepped(opt, [key], [np.ones(3)])
+    other = copy.copy(opt)
+    stepped(other, [key], [np.ones(3)])
+    assert (opt.state(key)["t"], other.state(key)["t"]) == (1, 2)
+
+
+# --- all or nothing
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        [np.ones(3)],
+        [np.ones(3), np.ones(3), np.ones(3)],
+        [np.ones(3), np.ones((2, 1))],
+        [np.ones(1), np.ones(2)],
+        [np.ones(3), np.ones(2, "f4")],
+    ],
+)
+def test_a_mismatch_changes_nothing(gradients):
+    keys, opt = [Key(np.ones(3)), Key(np.ones(2))], ADAM()
+    with pytest.raises(ValueError, match="radient"):
+        stepped(opt, keys, gradients)
+    assert all((k.data == 1).all() for k in keys)
+    stepped(opt, keys, [np.ones(3), np.ones(2)])
+    before = [(k.data.copy(), opt.state(k)) for k in keys]
+    with pytest.raises(ValueError, match="radient"):
+        stepped(opt, keys, gradients)
+    for key, (data, state) in zip(keys, before, strict=True):
+        np.testing.assert_array_equal(key.data, data)
+        for name, value in opt.state(key).items():
+            np.testing.assert_array_equal(value, state[name])
+
+
+def test_keys_and_arrays_that_cannot_be_updated():
+    a, b = Key(np.ones(2)), Key(np.ones(2))
+    opt, g = SGD(), np.ones(2)
+    with pytest.raises(ValueError, match="different"):
+        stepped(opt, [a, a], [g, g])
+    with pytest.raises(ValueError, match="arrays"):
+        opt.step_([a, b], [a.data], [g])
+    stepped(opt, [a, b], [g, g])
+    with pytest.raises(ValueError, match="arrays"):
+        opt.step_([a, b], [a.data], [g])
+    for wrong, what in ((np.ones(2, int), "int64"), (np.ones(2, complex), "complex")):
+        with pytest.raises(TypeError, match=what):
+            stepped(opt, [Key(wrong)], [wrong])
+    b.data = np.ones(2)
+    b.data.flags.writeable = False
+    before = a.data.copy()
+    with pytest.raises(TypeError, match="read-only"):
+        stepped(opt, [a, b], [g, g])
+    np.testing.assert_array_equal(a.data, before)
+    stepped(opt, [], [])
+
+
+def test_numpy_stays_silent_inside_and_loud_outside():
+    key = Key(np.ones(3, "f4"))
+    g = np.array([1e-30, 1e30, np.inf], "f4")
+    with np.errstate(all="raise"):
+        for rule in RULES:
+            stepped(rule(), [key], [g])
+        with pytest.raises(FloatingPointError):
+            np.float32(1e-30) * np.float32(1e-30)
+
+
+def test_faded_moments_are_flushed_and_no_parameter_notices(monkeypatch):
+    rng = np.random.default_rng(0)
+    gradients = [rng.standard_normal(64).astype("f4") for _ in range(3)]
+
+    def train(rule):
+        opt, key = rule(), Key(np.ones(64, "f4"))
+        for g in gradients + [np.zeros(64, "f4")] * 2000:
+            stepped(opt, [key], [g])
+        return key.data, opt.state(key)
+
+    for rule in RULES:
+        flushed, state = train(rule)
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "FLUSH", 10**9)
+            plain, _ = train(rule)
+        assert flushed.tobytes() == plain.tobytes()
+        tiny = np.finfo("f4").tiny
+        for m in (state[name] for name in rule.moments):
+            assert not ((m != 0) & (np.abs(m) < tiny)).any()
+
+
+# --- hyper-parameters
+
+NAN = float("nan")
+BAD = {
+    "lr": [-0.1, NAN, float("inf"), "0.1", None, True, [0.1]],
+    "rho": [1.0, -0.1, NAN],
+    "beta": [0.9, (0.9, 1.0), (0.9,), (-0.1, 0.9), ("a", "b"), (NAN, 0.9)],
+    "eps": [-1e-8, NAN],
+    "decay": [-1.0, NAN],
+    "threshold": [0, -1.0, NAN],
+    "whole": [1],
+    "decay_step": [0, 1.5],
+    "start": [-1],
+    "clip": [2.0],
+    "gamma": [-1.0],
+}
+MODIFIERS = [WeightDecay, ClipValue, ClipNorm, opts.ExpDecay, opts.InvDecay]
+
+
+@pytest.mark.parametrize("field, value", [(f, v) for f, values in BAD.items() for v in values])
+def test_bad_hyper_parameters(field, value):
+    rules = [rule for rule in [*RULES, *MODIFIERS] if field in rule.fields]
+    assert rules
+    for rule in rules:
+        needed = {"threshold": 1.0} if "threshold" in rule.fields else {}
+        opt, sentence = rule(**needed), f"^{rule.__name__}: {field} must be .*got"
+        before = getattr(opt, field)
+        with pytest.raises((ValueError, TypeError), match=sentence):
+            setattr(opt, field, value)
+        assert getattr(opt, field) == before
+        with pytest.raises((ValueError, TypeError), match=sentence):
+            rule(**needed | {field: value})
+
+
+def test_constructors():
+    assert repr(ADAM()) == "ADAM(lr=0.001)"
+    assert repr(ADAM(0.01, (0.8, 0.9), 1e-6)) == "ADAM(lr=0.01, beta=(0.8, 0.9), eps=1e-06)"
+    assert repr(opts.ADAMW(0.01, (0.8, 0.9), 0.1)) == "ADAMW(lr=0.01, beta=(0.8, 0.9), decay=0.1)"
+    assert repr(opts.OADAM()) == "OADAM(lr=0.001)" and opts.OADAM().beta == (0.5, 0.9)
+    assert repr(ClipNorm(1, whole=True)) == "ClipNorm(threshold=1.0, whole=True)"
+    assert ADAM(np.float32(0.5)).lr == 0.5 and ADAM(np.array(1)).lr == 1 and ADAM(0).lr == 0
+    assert ADAM(beta=[0.5, 0.6]).beta == (0.5, 0.6)
+    assert str(inspect.signature(Momentum)) == "(lr=0.01, rho=0.9)"
+    assert SGD(0.1) != SGD(0.1) and len({SGD(), SGD()}) == 2
+    for wrong in (lambda: ADAM(0.1, (0.9, 0.9), 0, 1), lambda: ADAM(eta=0.1), lambda: ClipNorm()):
+        with pytest.raises(TypeError, match=r"(ADAM|ClipNorm)\("):
+            wrong()
+    with pytest.raises(AttributeError, match="lr, beta, eps"):
+        ADAM().eta = 0.1
+    with pytest.raises(TypeError, match="lr must"):
+        ADAM(np.ones(3))
+
+
+def test_an_optimiser_may_own_its_parameters():
+    ps = [Key(np.ones(2)), Key(np.ones(3))]
+    opt = ADAM(ps, 0.5, eps=1e-6)
+    assert opt.ps is ps and (opt.lr, opt.eps) == (0.5, 1e-6)
+    assert ADAM(0.5).ps is None
+    assert all(a is b for a, b in zip(SGD(iter(ps)).ps, ps, strict=True))
+    chain = Optimiser(ps, ClipValue(1.0), SGD())
+    assert chain.ps is ps and len(chain) == 2
+    assert ClipNorm(ps, 2.0).threshold == 2
+
+
+def test_a_rate_of_zero_moves_nothing():
+    for rule in RULES:
+        if "lr" in rule.fields:
+            key = Key(np.ones(3))
+            stepped(rule(lr=0), [key], [np.ones(3)])
+            assert (key.data == 1).all()

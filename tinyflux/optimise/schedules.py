@@ -1,0 +1,240 @@
+"""Schedules of the learning rate, or of any other field: functions s(t) of the step t = 1, 2, ...
+
+A schedule knows no optimiser. `Scheduler` brings the two together, as a callback of the training
+loop or by hand:
+
+>>> from tinyflux.optimise import SGD
+>>> opt = SGD(0.1)
+>>> advance = Scheduler(opt, Exp(0.1, decay=0.5))
+>>> for step in range(3):
+...     print(opt.lr)
+...     advance()
+0.1
+0.05
+0.025
+
+The formulas are those of ParameterSchedulers.jl, which go with Flux.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from math import asin, ceil, cos, pi, sin
+from typing import Annotated, Any
+
+import numpy as np
+
+from tinyflux.optimise.fields import Declared, Flag, Law, Period, Positive, Unit
+
+
+class Schedule(Declared):
+    """Base of the schedules: `s(t)` is the value of step t = 1, 2, ...; iterating yields them all.
+
+    Examples
+    --------
+    >>> from itertools import islice
+    >>> list(islice(Step(1.0, decay=0.5, step_sizes=2), 5))
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __call__(self, t: int) -> float:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[float]:
+        return map(self, count(1))
+
+
+def _stages(value: Any) -> int | tuple[int, ...]:
+    return int(value) if np.ndim(value) == 0 else tuple(map(int, value))
+
+
+Stages = Annotated[
+    Any, Law(_stages, lambda v: np.size(v) > 0 and np.min(v) >= 1, "steps >= 1, a number or a list")
+]
+
+
+class Constant(Schedule):
+    """value."""
+
+    value: float
+
+    def __call__(self, t: int) -> float:
+        return self.value
+
+
+class Step(Schedule):
+    """start * decay**(completed stages); a single `step_sizes` repeats for ever, a list ends."""
+
+    start: float
+    decay: float
+    step_sizes: Stages
+
+    def __call__(self, t: int) -> float:
+        if isinstance(self.step_sizes, int):
+            return self.start * self.decay ** ((t - 1) // self.step_sizes)
+        left, done = t - 1, 0
+        for size in self.step_sizes:
+            left, done = left - size, done + (left >= size)
+        return self.start * self.decay**done
+
+
+class Exp(Schedule):
+    """start * decay**(t - 1)."""
+
+    start: float
+    decay: float
+
+    def __call__(self, t: int) -> float:
+        return self.start * self.decay ** (t - 1)
+
+
+class Poly(Schedule):
+    """start * (1 - (t - 1) / max_iter)**degree, for t up to max_iter."""
+
+    start: float
+    degree: float
+    max_iter: Period
+
+    def __call__(self, t: int) -> float:
+        _within(self, t, self.max_iter)
+        return self.start * (1 - (t - 1) / self.max_iter) ** self.degree
+
+
+class Inv(Schedule):
+    """start / (1 + (t - 1) * decay)**degree."""
+
+    start: float
+    decay: float
+    degree: float
+
+    def __call__(self, t: int) -> float:
+        return self.start / (1 + (t - 1) * self.decay) ** self.degree
+
+
+class Triangle(Schedule):
+    """From the smaller of l0 and l1 up to the larger and down again, straight, in one period."""
+
+    l0: float
+    l1: float
+    period: Positive
+
+    def __call__(self, t: int) -> float:
+        return _between(self, 2 / pi * abs(asin(sin(pi * (t - 1) / self.period))))
+
+
+class Sin(Schedule):
+    """min(l0, l1) + abs(l0 - l1) * abs(sin(pi * (t - 1) / period))."""
+
+    l0: float
+    l1: float
+    period: Positive
+
+    def __call__(self, t: int) -> float:
+        return _between(self, abs(sin(pi * (t - 1) / self.period)))
+
+
+class CosAnneal(Schedule):
+    """From the larger of l0 and l1 down to the smaller along a cosine, anew after each period.
+
+    Loshchilov & Hutter (2017), "SGDR: stochastic gradient descent with warm restarts", eq. 5.
+    """
+
+    l0: float
+    l1: float
+    period: Positive
+    restart: Flag = True
+
+    def __call__(self, t: int) -> float:
+        at = (t - 1) % self.period if self.restart else t - 1
+        return _between(self, (1 + cos(pi * at / self.period)) / 2)
+
+
+class OneCycle(Schedule):
+    """Up to maxval along a cosine in the first part of nsteps, then down to nearly 0 along another.
+
+    `startval` is maxval / 25 and `endval` maxval / 1e5 unless given. Smith & Topin (2019),
+    "Super-convergence: very fast training of neural networks using large learning rates".
+    """
+
+    nsteps: Period
+    maxval: float
+    startval: Any = None
+    endval: Any = None
+    percent_start: Unit = 0.25
+
+    def __call__(self, t: int) -> float:
+        _within(self, t, self.nsteps)
+        top, up = self.maxval, ceil(self.percent_start * self.nsteps)
+        low = top / 25 if self.startval is None else self.startval
+        end = top / 1e5 if self.endval is None else self.endval
+        if t <= up:
+            return low + (top - low) * (1 - cos(pi * (t - 1) / up)) / 2
+        return end + (top - end) * (1 + cos(pi * (t - 1 - up) / (self.nsteps - up))) / 2
+
+
+class Loop(Schedule):
+    """schedule(1), ..., schedule(period), and from the beginning again."""
+
+    schedule: Callable[[int], float]
+    period: Period
+
+    def __call__(self, t: int) -> float:
+        return self.schedule((t - 1) % self.period + 1)
+
+
+class Sequence(Schedule):
+    """Schedules one after the other, each from its t = 1: pairs of a schedule and its steps.
+
+    The last one goes on past its end.
+
+    Examples
+    --------
+    >>> warm_up = Sequence((Constant(0.01), 2), (Exp(0.1, 0.5), 10))
+    >>> [warm_up(t) for t in (1, 2, 3, 4)]
+    [0.01, 0.01, 0.1, 0.05]
+    """
+
+    def __init__(self, *stages: tuple[Callable[[int], float], int]) -> None:
+        self._stages = stages
+
+    def __call__(self, t: int) -> float:
+        for schedule, steps in self._stages[:-1]:
+            if t <= steps:
+                return schedule(t)
+            t -= steps
+        return self._stages[-1][0](t)
+
+    def __repr__(self) -> str:
+        return f"Sequence({', '.join(map(repr, self._stages))})"
+
+
+class Scheduler:
+    """Sets a field of an optimiser (or of a rule in a chain) to schedule(t), with t = 1 at once.
+
+    Each call goes on to the next t; made for `cb=`.
+
+    Parameters
+    ----------
+    opt : UpdateRule
+        Whose field is set: `opt`, or in a chain `opt[1]`.
+    schedule : callable
+        s(t); any function of t = 1, 2, ... will do.
+    field : str
+        Which field.
+    """
+
+    def __init__(self, opt: Any, schedule: Callable[[int], float], field: str = "lr") -> None:
+        self.opt, self.schedule, self.field, self.t = opt, schedule, field, 0
+        self()
+
+    def __call__(self) -> None:
+        self.t += 1
+        setattr(self.opt, self.field, self.schedule(self.t))
+
+
+def _between(s: Any, fraction: float) -> float:
+    return min(s.l0, s.l1) + abs(s.l0 - s.l1) * fraction
+
+
+def _within(s: Schedule, t: int, last: int) -> None:
+    if t > last:
+        raise ValueError(f"{s!r} ends at step {last}; got step {t}.")
