@@ -39,7 +39,9 @@ def main(epochs=60, target=0.98, seed=0):
 
     def show(state):
         right = accuracy()
-        print(f"epoch {state.epoch:3}   loss {state.loss:.4f}   {right:6.1%} of the test digits right")
+        print(
+            f"epoch {state.epoch:3}   loss {state.loss:.4f}   {right:6.1%} of the test digits right"
+        )
         if right >= target:
             flux.stop()
 

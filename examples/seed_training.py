@@ -10,6 +10,7 @@ import numpy as np
 
 import tinyflux as flux
 from tinyflux import Chain, DataLoader, Dense, Params, gradient, losses, pullback, softmax, σ
+
 from tinyflux import ncycle, throttle, train_, update_  # isort: skip
 
 

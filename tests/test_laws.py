@@ -22,7 +22,7 @@ def cases(name, data):
     rng = np.random.default_rng(data.draw(seeds))
     for sample in samples_of(operation, data.draw):
         x = operands(operation, sample.shapes, rng)
-        run = lambda *a, s=sample: s.call(operation.public, *a)  # noqa: E731
+        run = lambda *a, s=sample: s.call(operation.public, *a)
         yield rng, run, x
 
 
@@ -32,7 +32,7 @@ def cases(name, data):
 def test_gradient_agrees_with_differences(name, data):
     for rng, run, x in cases(name, data):
         weights = rng.standard_normal(np.shape(run(*x)))
-        loss = lambda *a: np.sum(run(*a) * weights)  # noqa: E731, B023
+        loss = lambda *a: np.sum(run(*a) * weights)  # noqa: B023
         found = flux.gradient(loss, *x)
         for _ in range(2):
             direction = [rng.standard_normal(a.shape) for a in x]
@@ -56,7 +56,8 @@ def test_second_derivative_agrees_with_differences_of_the_first(name, data):
         def slope(*a):
             found = flux.gradient(lambda *b: np.sum(run(*b) ** 2 * weights), *a)  # noqa: B023
             return sum(
-                (np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None), 0.0  # noqa: B023
+                (np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None),
+                0.0,
             )
 
         found = flux.gradient(slope, *x)

@@ -113,9 +113,7 @@ def elu(x, alpha=1.0):
     return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-@primitive(
-    lambda g, y, x: g * np.where(np.greater(x, 0), SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)
-)
+@primitive(lambda g, y, x: g * np.where(np.greater(x, 0), SELU_SCALE, y + SELU_SCALE * SELU_ALPHA))
 def selu(x):
     """scale * elu(x, alpha) with the two constants that keep mean 0 and variance 1.
 

@@ -234,7 +234,7 @@ class Pullback:
             QUIET.copy().run(walk, self.rows, grads, fresh)
         found = map(grads.get, self.wanted)
         return [g if type(g) is np.ndarray and key in fresh else own(g)
-                for key, g in zip(self.wanted, found)]  # noqa: B905  # fmt: skip
+                for key, g in zip(self.wanted, found)]  # fmt: skip
 
 
 # Walking back, NumPy keeps silent: an infinite slope is a value, not a mishap. Running in a copy of
@@ -305,7 +305,8 @@ def fitting_seed(seed, out):
         raise ValueError(
             f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out.data)}"
         )
-    if type(seed) is Tensor or getattr(seed, "dtype", None) == out.data.dtype:
+    tape = open_tape.get()
+    if tape is not None and tape.tracks(seed):
         return seed
     return np.asarray(seed, out.data.dtype)
 
@@ -330,7 +331,7 @@ def walk(rows, grads, fresh):
             pulled = operation.joint(g, output.data, arrays, live, **params)
         else:
             pulled = through_body(operation, g, arrays, params, live)
-        for i, d in zip(live, pulled):  # noqa: B905
+        for i, d in zip(live, pulled):
             if d is None:
                 continue
             x = arrays[i]

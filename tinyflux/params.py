@@ -12,7 +12,19 @@ import numpy as np
 from .errors import NotAskedError
 from .tensor import Tensor
 
-ATOMS = (str, bytes, int, float, complex, bool, type(None), np.ndarray, np.generic, type, ModuleType)
+ATOMS = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    np.ndarray,
+    np.generic,
+    type,
+    ModuleType,
+)
 
 
 class Params:
@@ -222,7 +234,9 @@ class Grads(Mapping):
             raise ValueError(f"a gradient of shape {t.shape} is wanted, got {np.shape(g)}")
         old = self[t]  # raises for an array that is not there
         place = next(i for i, p in enumerate(self.params) if p is t)
-        self._arrays[place] = None if g is None else np.array(g, dtype=(t if old is None else old).dtype)
+        self._arrays[place] = (
+            None if g is None else np.array(g, dtype=(t if old is None else old).dtype)
+        )
 
     def __contains__(self, t):
         return t in self.params
@@ -247,7 +261,9 @@ class Grads(Mapping):
 
     def norm(self):
         """The Euclidean norm of all gradients taken as one vector."""
-        return float(np.sqrt(sum(float(np.sum(np.square(g))) for g in self._arrays if g is not None)))
+        return float(
+            np.sqrt(sum(float(np.sum(np.square(g))) for g in self._arrays if g is not None))
+        )
 
     def copy(self):
         """The same gradients in new arrays."""

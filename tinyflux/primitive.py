@@ -231,7 +231,7 @@ def late(module, name):
         __import__(module)
         return getattr(sys.modules[module], name)(*args, **kwargs)
 
-    call.__name__ = name
+    call.__name__, call.__module__ = name, module
     return call
 
 

@@ -68,7 +68,9 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
             ok = ok and error <= allowed
             count += 1
             if not error / allowed <= worst[0]:
-                text = f"argument {i + 1} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
+                text = (
+                    f"argument {i + 1} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
+                )
                 worst = (error / allowed, error, text)
     verdict = f"all {count} entries agree" if ok else "the gradient is wrong"
     return GradcheckReport(ok, worst[1], f"gradcheck: {verdict}; the worst is {worst[2]}")

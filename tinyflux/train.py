@@ -265,7 +265,11 @@ def refuse_odd_data(data):
             f"train_: data is a tuple of arrays of shapes {shapes}, whose elements would be passed "
             "one by one. For one datum write [(X, Y)]; for batches DataLoader((X, Y), batchsize=32)"
         )
-    if isinstance(data, (dict, str)) or not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+    if (
+        isinstance(data, (dict, str))
+        or (not hasattr(data, "__iter__")
+        and not hasattr(data, "__getitem__"))
+    ):
         raise TypeError(
             f"train_: data is a {type(data).__name__}; something to iterate over is wanted, such as "
             "[(x, y)] or DataLoader((X, Y))"
@@ -286,7 +290,9 @@ def explained(error, loss, d, step):
     """A TypeError of calling the loss, told in terms of the datum if it did not fit."""
     import inspect
 
-    args, kwargs = (d, {}) if isinstance(d, tuple) else ((), d) if isinstance(d, dict) else ((d,), {})
+    args, kwargs = (
+        (d, {}) if isinstance(d, tuple) else ((), d) if isinstance(d, dict) else ((d,), {})
+    )
     try:
         inspect.signature(loss).bind(*args, **kwargs)
     except TypeError as misfit:
@@ -310,7 +316,13 @@ def wants_argument(f):
         known = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         return False
-    needed = [p for p in known if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [
+        p
+        for p in known
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     if len(needed) > 1:
-        raise TypeError(f"train_: a callback takes nothing or the state; {f!r} wants {len(needed)} arguments")
+        raise TypeError(
+            f"train_: a callback takes nothing or the state; {f!r} wants {len(needed)} arguments"
+        )
     return bool(needed)

@@ -43,7 +43,9 @@ class Chain:
         self.names = tuple(named) if named else None
         for i, layer in enumerate(self.layers):
             if not callable(layer):
-                raise TypeError(f"Chain: layer {self._place(i)} is {layer!r}, which is not callable")
+                raise TypeError(
+                    f"Chain: layer {self._place(i)} is {layer!r}, which is not callable"
+                )
 
     def __call__(self, x):
         i = 0
@@ -68,7 +70,9 @@ class Chain:
     def __getitem__(self, i):
         if isinstance(i, str):
             if i not in (self.names or ()):
-                raise KeyError(f"Chain: no layer is called {i!r}; there are {self.names or 'no names'}")
+                raise KeyError(
+                    f"Chain: no layer is called {i!r}; there are {self.names or 'no names'}"
+                )
             return self.layers[self.names.index(i)]
         if isinstance(i, slice):
             if self.names:

@@ -47,7 +47,9 @@ class Dropout:
             drawn = {a % len(shape) for a in np.atleast_1d(self.axis).tolist()}
             shape = tuple(n if i in drawn else 1 for i, n in enumerate(shape))
         dtype = np.result_type(x)
-        mask = keep_mask(generator(self.rng), shape, self.p, dtype if dtype.kind == "f" else np.dtype(float))
+        mask = keep_mask(
+            generator(self.rng), shape, self.p, dtype if dtype.kind == "f" else np.dtype(float)
+        )
         return dropout(x, mask=mask)
 
     def __repr__(self):

@@ -60,7 +60,9 @@ def take(x, indices, axis=None, mode="raise"):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     n = np.shape(x)[axis]
-    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": np.clip(indices, 0, n - 1)}[mode]
+    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": np.clip(indices, 0, n - 1)}[
+        mode
+    ]
     return getitem(x, index=along(axis, np.ndim(x), indices))
 
 

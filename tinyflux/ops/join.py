@@ -100,6 +100,9 @@ for name, axis in ((np.vsplit, 0), (np.dsplit, 2)):
         return split(x, indices_or_sections, axis)
 
 
-@composed(np.hsplit, samples=[sample((4,), by=lambda f, x: f(x, 2)[1]), sample((2, 4), by=lambda f, x: f(x, 2)[0])])
+@composed(
+    np.hsplit,
+    samples=[sample((4,), by=lambda f, x: f(x, 2)[1]), sample((2, 4), by=lambda f, x: f(x, 2)[0])],
+)
 def hsplit(x, indices_or_sections):
     return split(x, indices_or_sections, 0 if np.ndim(x) == 1 else 1)

@@ -97,7 +97,9 @@ def kron(a, b):
     n = max(np.ndim(a), np.ndim(b))
     sa = (1,) * (n - np.ndim(a)) + np.shape(a)
     sb = (1,) * (n - np.ndim(b)) + np.shape(b)
-    pairs = np.reshape(a, [k for s in sa for k in (s, 1)]) * np.reshape(b, [k for s in sb for k in (1, s)])
+    pairs = np.reshape(a, [k for s in sa for k in (s, 1)]) * np.reshape(
+        b, [k for s in sb for k in (1, s)]
+    )
     return np.reshape(pairs, [s * t for s, t in zip(sa, sb, strict=True)])
 
 
@@ -109,7 +111,7 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
     a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
     if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
         raise ValueError(f"cross: vectors of 3 components are wanted, got {a.shape}, {b.shape}")
-    turn = lambda x, k: np.roll(x, k, axis=-1)  # noqa: E731
+    turn = lambda x, k: np.roll(x, k, axis=-1)
     return np.moveaxis(turn(a, -1) * turn(b, 1) - turn(a, 1) * turn(b, -1), -1, axisc)
 
 
@@ -176,7 +178,11 @@ def einsum_sample(subscripts, *shapes):
 def einsum(*args, optimize=False):
     if not isinstance(args[0], str):  # the form einsum(a, [0, 1], b, [1, 2], [0, 2])
         lists = ["".join("..." if i is ... else LETTERS[i] for i in s) for s in args[1::2]]
-        out = "->" + "".join("..." if i is ... else LETTERS[i] for i in args[-1]) if len(args) % 2 else ""
+        out = (
+            "->" + "".join("..." if i is ... else LETTERS[i] for i in args[-1])
+            if len(args) % 2
+            else ""
+        )
         args = (",".join(lists) + out, *args[: 2 * len(lists) : 2])
     return explicit_einsum(*args[1:], subscripts=explicit(*args), optimize=optimize)
 
@@ -188,7 +194,9 @@ def explicit(subscripts, *operands):
     given = given.split(",")
     free = [c for c in LETTERS if c not in subscripts]
     if len(given) != len(operands):
-        raise ValueError(f"einsum: {len(given)} subscripts ({subscripts}), {len(operands)} operands")
+        raise ValueError(
+            f"einsum: {len(given)} subscripts ({subscripts}), {len(operands)} operands"
+        )
     most = 0
     for k, (s, x) in enumerate(zip(given, operands, strict=True)):
         if "..." in s:
@@ -223,7 +231,10 @@ rule(np.diagonal, lambda g, y, x, offset=0, axis1=0, axis2=1: on_diagonal(g, x, 
               sample((2, 3, 4), axis1=1, axis2=2), sample((2, 3, 4), axis1=-1, axis2=0)])  # fmt: skip
 
 
-@composed(np.trace, samples=[sample((3, 3)), sample((3, 4), offset=1), sample((2, 3, 3), axis1=1, axis2=2)])
+@composed(
+    np.trace,
+    samples=[sample((3, 3)), sample((3, 4), offset=1), sample((2, 3, 3), axis1=1, axis2=2)],
+)
 def trace(x, offset=0, axis1=0, axis2=1):
     return np.sum(np.diagonal(x, offset, axis1, axis2), axis=-1)
 
@@ -246,7 +257,9 @@ rule(np.triu, lambda g, y, x, k=0: np.triu(g, k), samples=[sample((3, 4)), sampl
 def well_conditioned(rng, shape):
     """Matrices far from singular, with eigenvalues far from each other."""
     n = shape[-1]
-    return rng.uniform(-0.3, 0.3, shape) + (np.diag(np.arange(1.0, n + 1)) if shape[-1:] == shape[-2:-1] else 0)
+    return rng.uniform(-0.3, 0.3, shape) + (
+        np.diag(np.arange(1.0, n + 1)) if shape[-1:] == shape[-2:-1] else 0
+    )
 
 
 def symmetric(f, x):
@@ -314,7 +327,10 @@ def eigh_slope(g, y, x, *, UPLO="L"):
     gw, gv = g[..., 0, :], g[..., 1:, :]
     gap = np.expand_dims(w, -2) - np.expand_dims(w, -1)
     unit = np.eye(np.shape(w)[-1], dtype=np.result_type(w))
-    inside = np.matmul(mT(v), gv) * ((1 - unit) / (gap + np.equal(gap, 0))) + np.expand_dims(gw, -2) * unit
+    inside = (
+        np.matmul(mT(v), gv) * ((1 - unit) / (gap + np.equal(gap, 0)))
+        + np.expand_dims(gw, -2) * unit
+    )
     s = np.matmul(np.matmul(v, inside), mT(v))
     return 0.5 * (s + mT(s))
 
@@ -360,7 +376,7 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     sample((3, 4), ord=3, axis=0, keepdims=True), sample((4,), ord=np.inf), sample((3, 4), ord=1),
     sample((2, 3, 4), ord="fro", axis=(0, 2)), sample((3, 4), ord=-np.inf)])  # fmt: skip
 def norm(x, ord=None, axis=None, keepdims=False):
-    if ord is None and axis is None or ord in ("fro", "f", None):
+    if (ord is None and axis is None) or ord in ("fro", "f", None):
         return pnorm(x, axis=axis, keepdims=keepdims)
     axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
     if abs(ord) == np.inf or (abs(ord) == 1 and len(axes) == 2):

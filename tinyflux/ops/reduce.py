@@ -186,7 +186,11 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     x = np.moveaxis(x, axis, -1)
     for end, first in ((prepend, True), (append, False)):
         if end is not None and not (isinstance(end, type(np._NoValue)) and end is np._NoValue):
-            end = np.moveaxis(end, axis, -1) if np.ndim(end) else np.broadcast_to(end, (*x.shape[:-1], 1))
+            end = (
+                np.moveaxis(end, axis, -1)
+                if np.ndim(end)
+                else np.broadcast_to(end, (*x.shape[:-1], 1))
+            )
             x = np.concatenate([end, x] if first else [x, end], axis=-1)
     for _ in range(n):
         x = x[..., 1:] - x[..., :-1]

@@ -38,7 +38,11 @@ def broadcast_slope(g, y, x, **_):
     return g
 
 
-rule(np.broadcast_to, broadcast_slope, samples=[sample((3,), shape=(2, 3)), sample((3, 1), shape=(3, 4))])
+rule(
+    np.broadcast_to,
+    broadcast_slope,
+    samples=[sample((3,), shape=(2, 3)), sample((3, 1), shape=(3, 4))],
+)
 
 
 @composed(np.broadcast_arrays, samples=[sample((3,), (2, 1), by=lambda f, a, b: f(a, b)[0]),
@@ -77,7 +81,11 @@ def rollaxis(x, axis, start=0):
 
 # ------------------------------------------------------------------------------- order
 
-rule(np.flip, lambda g, y, x, axis=None: np.flip(g, axis), samples=[sample((3, 4)), sample((3, 4), axis=0)])
+rule(
+    np.flip,
+    lambda g, y, x, axis=None: np.flip(g, axis),
+    samples=[sample((3, 4)), sample((3, 4), axis=0)],
+)
 rule(np.fliplr, lambda g, y: np.fliplr(g), samples=[sample((3, 4))])
 rule(np.flipud, lambda g, y: np.flipud(g), samples=[sample((3, 4))])
 rule(np.roll, lambda g, y, x, shift, axis=None: np.roll(g, np.negative(shift), axis),
@@ -110,7 +118,11 @@ def pad(x, pad_width, mode="constant", **kwargs):
         inside = np.pad(np.zeros(np.shape(x), bool), pad_width, constant_values=True)
         frame = np.pad(np.zeros(np.shape(x), np.result_type(x)), pad_width, **kwargs)
         numbers = np.pad(np.arange(np.size(x)).reshape(np.shape(x)), pad_width)
-        return np.where(inside, frame, getitem(np.reshape(x, -1), index=(numbers,))) if np.size(x) else frame
+        return (
+            np.where(inside, frame, getitem(np.reshape(x, -1), index=(numbers,)))
+            if np.size(x)
+            else frame
+        )
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
         raise ValueError(f"pad: mode {mode!r} has no derivative rule; constant, edge, reflect, "
                          "symmetric and wrap have")  # fmt: skip

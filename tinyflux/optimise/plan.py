@@ -173,7 +173,7 @@ class Plan:
             else:
                 self.stages.append([])
                 self.clips.append(k)
-        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: np.empty(BLOCK, dtype))
+        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: np.empty(BLOCK+4096, dtype)[336*(i+1):])
         self.lanes: list[Lane] = []
         self.gather: list[tuple[np.ndarray, int]] = []  # part of a flat array, which gradient
         self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # part of a flat array, parameter

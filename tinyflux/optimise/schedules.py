@@ -53,7 +53,7 @@ Stages = Annotated[
 
 
 class Constant(Schedule):
-    """value."""
+    """The same value at every step."""
 
     value: float
 
@@ -220,6 +220,14 @@ class Scheduler:
         s(t); any function of t = 1, 2, ... will do.
     field : str
         Which field.
+
+    Examples
+    --------
+    >>> from tinyflux.optimise import ADAM, ClipNorm, Optimiser
+    >>> opt = Optimiser(ClipNorm(1.0), ADAM())
+    >>> cb = Scheduler(opt[1], OneCycle(1000, maxval=0.01))
+    >>> opt
+    Optimiser(ClipNorm(threshold=1.0), ADAM(lr=0.0004))
     """
 
     def __init__(self, opt: Any, schedule: Callable[[int], float], field: str = "lr") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflux.optimise import plan as _plan
+from tinyflux.optimise import plan as planning
 from tinyflux.optimise.plan import Group, Plan, join
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
@@ -61,7 +61,7 @@ class Stepper:
                 self._split(group)
         families: dict[Any, list[Group]] = {}
         for group in self._groups(ids):
-            small = group.kin is not None and group.size < _plan.BLOCK
+            small = group.kin is not None and group.size < planning.BLOCK
             alike = (group.dtype, group.t, *group.scales, group.kin) if small else id(group)
             families.setdefault(alike, []).append(group)
         groups = [join(family) for family in families.values()]
@@ -152,6 +152,8 @@ class Stepper:
         self, leaves: tuple, key: Any, state: Mapping[str, Any], shape: tuple, dtype: np.dtype
     ) -> None:
         """Put back what `state` returned; {} forgets the key."""
+        if state and "t" not in state:
+            raise ValueError("The state must have 't', the number of updates.")
         moments, scales = [], []
         dtype = np.promote_types(dtype, np.float32)
         for prefix, leaf in zip(_prefixes(leaves), leaves, strict=True):
