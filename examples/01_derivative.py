@@ -32,7 +32,7 @@ def main():
     print(f"  by gradient     {slope:.12f}")
 
     print("\nHow gradient does it. What f computed is written on a tape:\n")
-    value, back = flux.pullback(f, x)
+    _, back = flux.pullback(f, x)
     print(back.tape)
     print("\nand the tape is walked backwards, with the derivative of each row:")
     print(f"  back(1.0) = {back(1.0)[0]:.12f}")

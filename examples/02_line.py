@@ -23,7 +23,7 @@ def main(steps=200):
     print(f"before: loss {loss(x, y):.4f}")
 
     # One step by hand: the gradient says uphill, so go a little the other way.
-    value, gs = flux.withgradient(lambda: loss(x, y), ps)
+    gs = flux.gradient(lambda: loss(x, y), ps)
     print(f"gradient: {gs[slope]:.4f} for the slope, {gs[offset]:.4f} for the offset")
     for p in ps:
         p.data -= 0.1 * gs[p]

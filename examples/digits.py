@@ -46,11 +46,14 @@ def main(epochs=60, target=0.98, seed=0):
             flux.stop()
 
     began = time.perf_counter()
-    flux.train_(loss, flux.params(model), data, flux.ADAM(0.003), epochs=epochs,
-                cb=flux.throttle(show, 0.1))  # fmt: skip
+    flux.train_(
+        loss, flux.params(model), data, flux.ADAM(0.003), epochs=epochs, cb=flux.throttle(show, 0.1)
+    )
     right = accuracy()
-    print(f"\n{right:.1%} of the {len(y_test)} test digits right, after "
-          f"{time.perf_counter() - began:.1f} s. Five of them, and what the network reads:\n")  # fmt: skip
+    print(
+        f"\n{right:.1%} of the {len(y_test)} test digits right, after "
+        f"{time.perf_counter() - began:.1f} s. Five of them, and what the network reads:\n"
+    )
     read = flux.onecold(model(x_test[:5]))
     print(picture(x_test[:5].reshape(-1, 8, 8), read))
     return right

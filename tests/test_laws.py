@@ -135,8 +135,9 @@ def test_memory_layout_does_not_matter(name, data):
                 strided.append(wide[..., ::2] if rng.random() < 0.5 else np.asfortranarray(a))
             else:
                 strided.append(wide)
-        for g, h in zip(*(flux.pullback(run, *o)[1](np.ones_like(run(*x))) for o in (x, strided)),
-                        strict=True):  # fmt: skip
+        for g, h in zip(
+            *(flux.pullback(run, *o)[1](np.ones_like(run(*x))) for o in (x, strided)), strict=True
+        ):
             if g is not None:
                 np.testing.assert_allclose(g, h, rtol=1e-13, atol=1e-13)
 

@@ -8,12 +8,14 @@ The names below stand in the order in which a newcomer should meet them.
 """
 
 # isort: skip_file
-from . import ops, operators  # declares the operations, and attaches the operators to Tensor
+from . import ops, protocols, operators
 
 from .tensor import Tensor, detach
-from .gradient import gradient, withgradient, pullback, jacobian, hessian
+from .gradient import gradient, withgradient, pullback
+from .jacobian import jacobian, hessian
 from .testing import gradcheck
-from .params import Params, Grads, params, freeze_, thaw_
+from .params import Params, params, freeze_, thaw_
+from .grads import Grads
 
 from .layers import Chain, Dense, Dropout, summary, testmode_, trainmode_
 from .activations import (
@@ -26,7 +28,7 @@ from .initialise import (
 )  # fmt: skip
 from . import losses
 
-from .optimise import *
+from .optimise import *  # noqa: F403  (all update rules, modifiers and schedules)
 from .train import train_, update_
 from .history import History, TrainingState
 from .callbacks import (

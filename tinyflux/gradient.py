@@ -10,7 +10,8 @@ from contextvars import Context
 import numpy as np
 
 from .errors import NotScalarError
-from .params import Grads, Params
+from .grads import Grads
+from .params import Params
 from .primitive import primitive
 from .tape import Tape, open_tape
 from .tensor import FLOATS, Tensor, real_array, recorded
@@ -112,80 +113,17 @@ def pullback(f, *args):
     return pull.value, pull
 
 
-def jacobian(f, *args):
-    """All first derivatives of a function that returns an array.
-
-    Returns
-    -------
-    tuple of numpy.ndarray, or Grads
-        One array of shape `output.shape + input.shape` per argument (or parameter).
-
-    Examples
-    --------
-    >>> import numpy as np, tinyflux as flux
-    >>> flux.jacobian(lambda x: x**2, np.array([1.0, 2.0]))[0]
-    array([[2., 0.],
-           [0., 4.]])
-    """
-    value, back = pullback(f, *args)
-    shape = np.shape(value)
-    if value is None or not isinstance(value, (Tensor, np.ndarray, np.generic, float, int)):
-        raise NotScalarError(f"jacobian: the function returned {value!r}; an array is wanted")
-    rows = []
-    for place in np.ndindex(shape):
-        seed = np.zeros(shape, np.result_type(value))
-        seed[place] = 1
-        rows.append(back(seed))
-    if rows and isinstance(rows[0], Grads):
-        of = [stacked(column, shape) for column in zip(*[r.values() for r in rows], strict=True)]
-        return Grads(rows[0].params, of)
-    if not rows:
-        return tuple(np.zeros(shape + t.shape) for t in back.wanted.values())
-    return tuple(stacked(column, shape) for column in zip(*rows, strict=True))
-
-
-def hessian(f, x):
-    """All second derivatives of a function of one array that returns a number.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of shape `x.shape + x.shape`.
-
-    Examples
-    --------
-    >>> import numpy as np, tinyflux as flux
-    >>> flux.hessian(lambda x: x[0] * x[1] ** 2, np.array([1.0, 3.0]))
-    array([[0., 6.],
-           [6., 2.]])
-    """
-
-    def slope(x):
-        g = gradient(f, x)[0]
-        return np.zeros(np.shape(x)) if g is None else g
-
-    found = jacobian(slope, x)[0]
-    return np.zeros(np.shape(x) * 2) if found is None else found
-
-
-def stacked(column, shape):
-    """The rows of a Jacobian, one per output element, as one array (None: no influence)."""
-    known = [g for g in column if g is not None]
-    if not known:
-        return None
-    rows = [np.zeros(known[0].shape, known[0].dtype) if g is None else g for g in column]
-    return np.reshape(np.stack(rows), shape + known[0].shape)
-
-
 # ------------------------------------------------------------------------------- recording
 
 
 class Pullback:
     """One recorded call of `f`: its value, its rows, and the walk back through them."""
 
+    __slots__ = ("output", "ps", "rows", "tape", "value", "wanted")
+
     def __init__(self, f, args):
         self.ps = as_params(args)
-        self.outer = outer = open_tape.get()
+        outer = open_tape.get()
         self.tape = tape = Tape() if outer is None else outer
         before = tape.sources
         try:
@@ -227,14 +165,11 @@ class Pullback:
         if open_tape.get() is self.tape:
             walk_recording(self.rows, grads, self.wanted)
             return [grads.get(key) for key in self.wanted]
-        fresh = set()
         if type(seed) is Tensor:
-            walk(self.rows, grads, fresh)
+            walk(self.rows, grads)
         else:
-            QUIET.copy().run(walk, self.rows, grads, fresh)
-        found = map(grads.get, self.wanted)
-        return [g if type(g) is np.ndarray and key in fresh else own(g)
-                for key, g in zip(self.wanted, found)]  # fmt: skip
+            QUIET.copy().run(walk, self.rows, grads)
+        return owned([grads.get(key) for key in self.wanted], seed)
 
 
 # Walking back, NumPy keeps silent: an infinite slope is a value, not a mishap. Running in a copy of
@@ -272,9 +207,14 @@ def own_leaf(a, i, outer):
     return recorded(real_array(a, f"gradient: argument {i + 1}"), None)
 
 
+ONES = {kind: kind(1) for kind in (np.float32, np.float64, np.longdouble)}
+
+
 def one_like(out):
     """The gradient of a loss towards itself; a loss that is no number is refused."""
     data = out.data if type(out) is Tensor else out
+    if type(data) in ONES:
+        return ONES[type(data)]
     dtype = getattr(data, "dtype", None)
     if dtype is not None and dtype in FLOATS and data.ndim == 0:  # (np.dtype("f8") == None holds)
         return dtype.type(1)
@@ -314,24 +254,40 @@ def fitting_seed(seed, out):
 # ------------------------------------------------------------------------------- walking back
 
 
-def walk(rows, grads, fresh):
+def walk(rows, grads):
     """Pull the gradients in `grads` (id of Tensor -> array) back through `rows`.
 
-    Who owns an array: the first contribution to a Tensor is borrowed as it comes, the second
-    makes a new array, further ones are added in place. `fresh` collects the ids whose array no
-    one else can hold.
+    The first contribution to a Tensor is borrowed as it comes, the second makes a new array, and
+    into that further ones are added in place.
     """
-    for operation, operands, arrays, params, output, live in reversed(rows):
-        g = grads.pop(id(output), None)
-        if g is None:
-            continue
-        if operation.joint is None:
-            pulled = operation.pull(g, output.data, arrays, live, params)
-        elif type(g) is not Tensor or operation.body is None:
-            pulled = operation.joint(g, output.data, arrays, live, **params)
+    made = set()  # the ids whose array was made here
+
+    def add(key, d):
+        old = grads[key]
+        if key in made and type(old) is np.ndarray and type(d) is np.ndarray:
+            np.add(old, d, out=old)
         else:
-            pulled = through_body(operation, g, arrays, params, live)
-        for i, d in zip(live, pulled):
+            grads[key] = old + d
+            made.add(key)
+
+    for operation, operands, arrays, params, output, live in reversed(rows):
+        key = id(output)
+        if key not in grads:
+            continue
+        g = grads.pop(key)
+        if operation.body is not None:  # fused: shapes and dtypes are as they should be
+            if type(g) is Tensor:
+                pulled = through_body(operation, g, arrays, params, live)
+            else:
+                pulled = operation.joint(g, output.data, arrays, live, **params)
+            for i, d in zip(live, pulled):
+                key = id(operands[i])
+                if key in grads:
+                    add(key, d)
+                else:
+                    grads[key] = d
+            continue
+        for i, d in zip(live, operation.pull(g, output.data, arrays, live, params)):
             if d is None:
                 continue
             x = arrays[i]
@@ -340,16 +296,10 @@ def walk(rows, grads, fresh):
             if d.dtype is not x.dtype:
                 d = d.astype(x.dtype, copy=False)
             key = id(operands[i])
-            old = grads.get(key)
-            if old is None:
-                grads[key] = d
-                if d is not g and d.base is None:
-                    fresh.add(key)
-            elif key in fresh and type(old) is np.ndarray and type(d) is np.ndarray:
-                np.add(old, d, out=old)
+            if key in grads:
+                add(key, d)
             else:
-                grads[key] = old + d
-                fresh.add(key)
+                grads[key] = d
 
 
 def walk_recording(rows, grads, wanted):
@@ -402,6 +352,16 @@ def unbroadcast(g, shape):
     return np.reshape(np.sum(g, axis=axes), shape)
 
 
-def own(g):
-    """`g` as an array that belongs to the caller alone."""
-    return None if g is None else np.array(g)
+def owned(found, seed):
+    """The gradients as arrays that belong to the caller alone.
+
+    A rule makes a new array, or it passes on the one it was given, or a view of it. By the end no
+    one else holds what it was given, unless that was the seed or went to several places.
+    """
+    seen = {id(seed)}
+    for i, g in enumerate(found):
+        if type(g) is np.ndarray and g.base is None and id(g) not in seen:
+            seen.add(id(g))
+        elif g is not None and type(g) is not Tensor:
+            found[i] = np.array(g)
+    return found

@@ -26,7 +26,7 @@ def fans(shape):
     if len(shape) < 2:
         return 1, (shape[0] if shape else 1)
     field = math.prod(shape[:-2])
-    return field * shape[-2], field * shape[-1]
+    return max(field * shape[-2], 1), max(field * shape[-1], 1)  # an empty weight has them, too
 
 
 def initialiser(make):

@@ -13,10 +13,12 @@ from .activations import logsigmoid, logsoftmax
 from .primitive import fused, sample
 from .tensor import Tensor
 
+# fmt: off
 __all__ = [
     "binarycrossentropy", "crossentropy", "huber_loss", "kldivergence", "label_smoothing",
     "logitbinarycrossentropy", "logitcrossentropy", "mae", "mse", "msle",
-]  # fmt: skip
+]
+# fmt: on
 
 ARRAYS = (np.ndarray, Tensor)
 
@@ -39,7 +41,7 @@ def target(name, yhat, y, classes=False):
         if classes and b.dtype.kind in "iu" and b.shape == shape[:-1]:
             return yhat, one_hot(name, y, shape[-1], dtype)
         raise ValueError(misfit(name, shape, b, classes))
-    if b.dtype != dtype:
+    if b.dtype is not dtype and b.dtype != dtype:
         if b.dtype.kind not in "fiub":
             raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
         if dtype.kind == "f":
@@ -50,6 +52,8 @@ def target(name, yhat, y, classes=False):
 def as_numbers(name, which, value):
     """A list or a number as an array."""
     array = np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: {which} is a masked array, whose mask would be lost; fill it")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
     return array
@@ -113,8 +117,11 @@ def mean_square_joint(g, value, arrays, live):
     return [d if i == 0 else -d for i in live]
 
 
-@fused(mean_square_kernel, mean_square_joint,
-       samples=[sample((3, 4), (3, 4)), sample((5,), (5,)), sample((), ())])  # fmt: skip
+@fused(
+    mean_square_kernel,
+    mean_square_joint,
+    samples=[sample((3, 4), (3, 4)), sample((5,), (5,)), sample((), ())],
+)
 def mean_square(yhat, y):
     """The mean of (yhat - y)^2 over all elements."""
     return np.mean(np.square(yhat - y))
@@ -220,8 +227,11 @@ def mean_dot_joint(g, value, arrays, live):
     return [g * (b if i == 0 else a) for i in live]
 
 
-@fused(mean_dot_kernel, mean_dot_joint,
-       samples=[sample((4, 3), (4, 3)), sample((3,), (3,)), sample((2, 4, 3), (2, 4, 3))])  # fmt: skip
+@fused(
+    mean_dot_kernel,
+    mean_dot_joint,
+    samples=[sample((4, 3), (4, 3)), sample((3,), (3,)), sample((2, 4, 3), (2, 4, 3))],
+)
 def mean_dot(a, b):
     """The mean over the rows of sum(a b)."""
     return np.mean(np.sum(a * b, axis=-1))
@@ -251,7 +261,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
 
 
 def kldivergence(yhat, y, *, agg=np.mean, eps=None):
-    """The Kullback-Leibler divergence of yhat from y: agg(sum(y log y)) + crossentropy(yhat, y).
+    """The Kullback-Leibler divergence of yhat from y: agg(sum(y (log y - log(yhat + eps)))).
 
     0 log 0 counts as 0. The prediction comes first, as in every loss.
 
@@ -264,8 +274,9 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     True
     """
     yhat, y = target("kldivergence", yhat, y, classes=True)
-    entropy = np.sum(y * np.log(np.where(np.equal(y, 0), 1, y)), axis=-1)
-    return agg(entropy) + crossentropy(yhat, y, agg=agg, eps=eps)
+    eps = eps_of(yhat) if eps is None else eps
+    of_y = np.log(np.where(np.equal(y, 0), 1, y))
+    return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
 
 
 # ------------------------------------------------------------------------------- two classes

@@ -66,14 +66,14 @@ def power(self, exponent):
 SHORT = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
 
 
-def shaped(function):
-    """A method that takes a shape (or axes) as one tuple or as several numbers."""
+def reshape(self, *shape, **kwargs):
+    """`np.reshape` to a shape that is given as one tuple or as several numbers."""
+    return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
-    def call(self, *shape, **kwargs):
-        shape = shape[0] if len(shape) == 1 and shape[0] is not None else shape
-        return function(self, shape, **kwargs) if shape != () else function(self, **kwargs)
 
-    return call
+def transpose(self, *axes):
+    """`np.transpose` with axes that are given as one tuple, as several numbers, or not at all."""
+    return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
 
 def item_set(self, index, value):
@@ -114,7 +114,8 @@ def rows(self):
 def unknown(self, name):
     """An attribute of arrays that Tensors do not have, said with the remedy."""
     if not name.startswith("_") and hasattr(np.ndarray, name):
-        raise AttributeError(f"Tensor has no method {name!r}; use t.data.{name}, or np.{name}(t)")
+        other = f", or np.{name}(t)" if hasattr(np, name) else ""
+        raise AttributeError(f"Tensor has no {name!r} of its own; use t.data.{name}{other}")
     raise AttributeError(f"Tensor has no attribute {name!r}")
 
 
@@ -134,15 +135,17 @@ attached = {
     "__pos__": lambda self: OPERATIONS[np.positive](self),
     "__abs__": lambda self: OPERATIONS[np.absolute](self),
     "__floordiv__": method(np.floor_divide),
+    "__rfloordiv__": lambda self, other: np.floor_divide(other, self),
     "__getitem__": lambda self, index: getitem(self, index=index),
     "__setitem__": item_set,
     "__iter__": rows,
+    "__contains__": lambda self, value: bool(np.any(np.equal(self, value))),
     "__hash__": object.__hash__,  # by identity, although == is elementwise
     "__getattr__": unknown,
     "T": property(np.transpose, doc="The transpose."),
     "mT": property(np.matrix_transpose, doc="The transpose of the last two axes."),
-    "reshape": shaped(np.reshape),
-    "transpose": shaped(np.transpose),
+    "reshape": reshape,
+    "transpose": transpose,
     "astype": astype,
     "flatten": flatten,
     "copy": lambda self: OPERATIONS[np.positive](self),

@@ -16,8 +16,8 @@ Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules a
 they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
 No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
 
-What runs when an operation meets a Tensor is `Operation.__call__`; NumPy's own functions come to
-it through `array_ufunc` and `array_function` at the end.
+What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it through
+`protocols.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from .errors import NotDifferentiableError, RecordingError
 from .tape import open_tape
@@ -36,6 +37,10 @@ from .tensor import Tensor, new
 OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function (or itself)
 IN_PLACE: dict[Any, Operation] = {}  # elementwise ones that can overwrite their input: `dense`
 PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_gradient`
+
+
+# Types of operands that are used as they are; anything else is converted.
+ORDINARY = {np.ndarray, float, int, bool, np.float32, np.float64, np.bool_, np.int64}
 
 
 class Sample(NamedTuple):
@@ -72,8 +77,18 @@ class Operation:
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
     """
 
-    def __init__(self, public, kernel, rules=(), *, joint=None, body=None, samples=None,
-                 domain=(-2.0, 2.0), doc=None):  # fmt: skip
+    def __init__(
+        self,
+        public,
+        kernel,
+        rules=(),
+        *,
+        joint=None,
+        body=None,
+        samples=None,
+        domain=(-2.0, 2.0),
+        doc=None,
+    ):
         self.name = public if isinstance(public, str) else public.__name__
         self.public = self if isinstance(public, str) else public
         self.kernel = kernel
@@ -94,14 +109,15 @@ class Operation:
         arrays = []
         live = []
         for i, t in enumerate(operands):
-            if type(t) is Tensor:
+            kind = type(t)
+            if kind is Tensor:
                 if tape is not None:
                     if t.mark is tape.mark or id(t) in tape.sources:
                         live.append(i)
                     elif t.mark is not None and t.mark.open:
                         raise foreign(self)
                 arrays.append(t.data)
-            elif type(t) in ORDINARY:
+            elif kind is ndarray or kind in ORDINARY:
                 arrays.append(t)
             else:
                 arrays.append(as_operand(t, self))
@@ -239,11 +255,6 @@ def _find(name):
     return OPERATIONS[name]
 
 
-# ------------------------------------------------------------------------------- applying
-
-ORDINARY = {np.ndarray, float, int, bool, np.float32, np.float64, np.bool_, np.int64}
-
-
 def as_operand(value, operation):
     """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
     if isinstance(value, np.ma.MaskedArray):
@@ -251,109 +262,6 @@ def as_operand(value, operation):
     if value is None or isinstance(value, np.generic):
         return value
     return np.asarray(value)
-
-
-def array_ufunc(self, ufunc, method, *inputs, **kwargs):
-    """What NumPy calls for `np.exp(t)`, `array * t` and every other ufunc on a Tensor."""
-    if method == "__call__" and not kwargs:
-        operation = OPERATIONS.get(ufunc)
-        if operation is not None:
-            return operation(*inputs)
-    if not touches_tape((inputs, kwargs)):
-        return getattr(ufunc, method)(*plain(inputs), **plain(kwargs))
-    if "out" in kwargs:
-        raise out_refused(ufunc.__name__)
-    if ufunc in PLAIN:
-        return getattr(ufunc, method)(*values(inputs), **kwargs)
-    if method != "__call__":
-        whole = {("add", "reduce"): np.sum, ("multiply", "reduce"): np.prod,
-                 ("maximum", "reduce"): np.max, ("minimum", "reduce"): np.min,
-                 ("add", "accumulate"): np.cumsum, ("multiply", "accumulate"): np.cumprod,
-                 ("multiply", "outer"): np.multiply.outer}.get((ufunc.__name__, method))  # fmt: skip
-        if whole is None or method == "outer":
-            raise no_rule(f"{ufunc.__name__}.{method}")
-        return whole(*inputs, **{"axis": 0, **kwargs})
-    if kwargs:
-        raise no_rule(f"{ufunc.__name__} with {', '.join(kwargs)}")
-    for module in ("scipy.special",):
-        operation = OPERATIONS.get((ufunc.__name__, module))
-        if operation is not None and getattr(sys.modules.get(module), ufunc.__name__, 0) is ufunc:
-            return operation(*inputs)
-    raise no_rule(ufunc.__name__)
-
-
-def array_function(self, function, types, args, kwargs):
-    """What NumPy calls for `np.sum(t)`, `np.concatenate([t, a])`, ... on a Tensor."""
-    operation = OPERATIONS.get(function)
-    if operation is not None and operation.body is None:
-        operands, params = operation.from_call(args, kwargs)
-        return operation(*operands, **params)
-    if not touches_tape((args, kwargs)):
-        return function(*plain(args), **plain(kwargs))
-    if operation is not None:
-        return operation.body(*args, **kwargs)
-    if function in PLAIN:
-        return function(*values(args), **values(kwargs))
-    raise no_rule(function.__name__)
-
-
-def array(self, dtype=None, copy=None):
-    """What NumPy calls for `np.asarray(t)`: refused while a gradient flows to `t`."""
-    tape = open_tape.get()
-    if (tape is not None and tape.tracks(self)) or (self.mark is not None and self.mark.open):
-        raise RecordingError(
-            "a value that is being recorded cannot be turned into a plain array unnoticed: its "
-            "gradient would be lost. Use detach(t) where that is what you want."
-        )
-    return np.array(self.data, dtype=dtype, copy=copy)
-
-
-Tensor.__array__ = array  # type: ignore[attr-defined]
-Tensor.__array_ufunc__ = array_ufunc  # type: ignore[attr-defined]
-Tensor.__array_function__ = array_function  # type: ignore[attr-defined]
-
-
-# ------------------------------------------------------------------------------- looking inside
-
-
-def leaves(tree):
-    """Everything that stands in nested tuples, lists and dicts."""
-    stack = [tree]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, (tuple, list)):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        else:
-            yield item
-
-
-def touches_tape(tree):
-    """Whether a gradient flows to anything in `tree`."""
-    tape = open_tape.get()
-    return tape is not None and any(tape.tracks(t) for t in leaves(tree))
-
-
-def replaced(tree, of):
-    """`tree` with every Tensor `t` in nested tuples, lists and dicts replaced by `of(t)`."""
-    if type(tree) is Tensor:
-        return of(tree)
-    if isinstance(tree, (tuple, list)) and any(type(t) is Tensor for t in leaves(tree)):
-        return type(tree)(replaced(t, of) for t in tree)
-    if isinstance(tree, dict):
-        return {k: replaced(t, of) for k, t in tree.items()}
-    return tree
-
-
-def plain(tree):
-    """Tensors as arrays; one that is being recorded elsewhere raises."""
-    return replaced(tree, np.asarray)
-
-
-def values(tree):
-    """Tensors as arrays, for functions that have no gradient to lose."""
-    return replaced(tree, lambda t: t.data)
 
 
 # ------------------------------------------------------------------------------- refusing

@@ -23,10 +23,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
 class Mark:
     """What the values of one tape have in common; `open` as long as that tape records."""
 
-    __slots__ = ("open",)
-
-    def __init__(self):
-        self.open = True
+    open = True
 
 
 class Tensor:
@@ -116,6 +113,10 @@ class Tensor:
         if self.mark is not None and self.mark.open:
             raise RecordingError("a value that is being recorded cannot be copied or pickled")
         return _restore, (np.asarray(self.data), getattr(self, "trainable", True))
+
+    def __copy__(self):
+        remake, (data, trainable) = self.__reduce__()
+        return remake(data.copy(), trainable)
 
     if TYPE_CHECKING:  # attached from above, by operators.py and primitive.py
 

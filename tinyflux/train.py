@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from operator import attrgetter
 
 import numpy as np
 
 from .callbacks import SkipDatum, StopTraining, phase
 from .errors import NoGradientError, NonFiniteLossError
 from .gradient import Pullback, one_like
+from .grads import Grads
 from .history import History, TrainingState
-from .params import Grads, Params
+from .params import Params
 from .progress import progress_bar
 from .tensor import Tensor
 
@@ -53,11 +55,12 @@ def apply_(opt, tensors, gradients):
         known = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
     if tensors:
-        opt.step_(tensors, [t.data for t in tensors], gradients)
+        opt.step_(tensors, list(map(the_data, tensors)), gradients)
     return bool(tensors)
 
 
 ARRAYS_ONLY = {np.ndarray}
+the_data = attrgetter("data")
 
 
 def train_(loss, *args, cb=None, epochs=1, progress=False):
@@ -132,8 +135,10 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     except KeyboardInterrupt as interrupt:
         run.flush()
         interrupt.history = run.history  # type: ignore[attr-defined]
-        interrupt.add_note(f"training was interrupted after step {len(run.history)}; "
-                           "the losses so far are in the attribute `history`")  # fmt: skip
+        interrupt.add_note(
+            f"training was interrupted after step {len(run.history)}; "
+            "the losses so far are in the attribute `history`"
+        )
         raise
     finally:
         phase.set(outside)
@@ -195,8 +200,10 @@ class Run:
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"the loss is {value} at step {self.step}; nothing was updated with it. Look at "
-                "that datum, or at a learning rate that is too large.", self.step, value,
-            )  # fmt: skip
+                "that datum, or at a learning rate that is too large.",
+                self.step,
+                value,
+            )
         return value, pull.pull(seed)
 
     def call_back(self, epoch, d, value, found):
@@ -265,10 +272,8 @@ def refuse_odd_data(data):
             f"train_: data is a tuple of arrays of shapes {shapes}, whose elements would be passed "
             "one by one. For one datum write [(X, Y)]; for batches DataLoader((X, Y), batchsize=32)"
         )
-    if (
-        isinstance(data, (dict, str))
-        or (not hasattr(data, "__iter__")
-        and not hasattr(data, "__getitem__"))
+    if isinstance(data, (dict, str)) or (
+        not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
     ):
         raise TypeError(
             f"train_: data is a {type(data).__name__}; something to iterate over is wanted, such as "
@@ -279,8 +284,10 @@ def refuse_odd_data(data):
 def no_data(data, epoch):
     """Why an epoch had nothing to go through."""
     if isinstance(data, Iterator) and epoch > 1:
-        return (f"train_: the data ran dry after epoch {epoch - 1}: a {type(data).__name__} can be "
-                "gone through only once. Give a list or a DataLoader, or epochs=1")  # fmt: skip
+        return (
+            f"train_: the data ran dry after epoch {epoch - 1}: a {type(data).__name__} can be "
+            "gone through only once. Give a list or a DataLoader, or epochs=1"
+        )
     if isinstance(data, Iterator):
         return f"train_: this {type(data).__name__} yields no datum; has it been used up before?"
     return "train_: data holds no datum"
@@ -296,8 +303,13 @@ def explained(error, loss, d, step):
     try:
         inspect.signature(loss).bind(*args, **kwargs)
     except TypeError as misfit:
-        how = "splatted: loss(*d)" if isinstance(d, tuple) else (
-            "passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)")  # fmt: skip
+        how = (
+            "splatted: loss(*d)"
+            if isinstance(d, tuple)
+            else (
+                "passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)"
+            )
+        )
         what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
         return TypeError(
             f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: {misfit}. "

@@ -53,7 +53,7 @@ class Chain:
             for i, layer in enumerate(self.layers):  # noqa: B007  (named in the error)
                 x = layer(x)
         except ShapeError as error:
-            error.place = f", layer {self._place(i)} of Chain{error.place}"
+            error.place += f", layer {self._place(i)} of Chain"
             raise
         except Exception as error:
             error.add_note(f"in layer {self._place(i)} of Chain, {text(layer)}")

@@ -54,6 +54,8 @@ class Dense:
         if not callable(activation):
             raise TypeError(f"Dense: the activation must be a function, got {activation!r}")
         self.weight = Tensor(init(n_in, n_out))
+        if self.weight.shape != (n_in, n_out):
+            raise ValueError(f"Dense: init gave shape {self.weight.shape} for {(n_in, n_out)}")
         self.bias = Tensor(np.zeros(n_out, self.weight.dtype)) if bias else None
         self.activation = activation
 
@@ -63,7 +65,7 @@ class Dense:
         n_in, dtype = weight.data.shape[0], weight.data.dtype
         if array.ndim == 0 or array.shape[-1] != n_in:
             raise ShapeError(repr(self), misfit(array.shape, n_in))
-        if array.dtype != dtype:
+        if array.dtype is not dtype and array.dtype != dtype:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"{self!r}: got x with dtype {array.dtype}; numbers are wanted")
             x = (x if type(x) is Tensor else array).astype(dtype)

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..ops.random import dropout, keep_mask
 from ..seeding import generator
+from ..tensor import Tensor
 from .modes import training
 from .printing import constructor
 
@@ -32,14 +33,15 @@ class Dropout:
     """
 
     def __init__(self, p, axis=None, *, rng=None):
-        if not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        if not isinstance(p, (int, float, np.floating)) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability, got {p!r}")
-        self.p = p
+        self.p = p if isinstance(p, int) else float(p)
         self.axis = axis
         self.rng = None if rng is None else generator(rng)
         self.mode = None
 
     def __call__(self, x):
+        x = x if isinstance(x, Tensor) else np.asarray(x)
         if self.p == 0 or not training(self):
             return x
         shape = np.shape(x)

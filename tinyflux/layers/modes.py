@@ -1,7 +1,7 @@
 """Training and test mode of the layers that behave differently in them (Dropout, ...)."""
 
-from ..params import reachable
 from ..tape import open_tape
+from ..walking import reachable
 
 
 def training(layer):

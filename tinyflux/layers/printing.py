@@ -1,6 +1,6 @@
 """How layers print: `repr` is one line that reads as the constructor, `str` one line a layer."""
 
-from ..params import named_tensors
+from ..walking import named_tensors
 
 
 def constructor(layer, *args, **options):

@@ -63,8 +63,11 @@ def share_of(g, y, a, unit=1.0):
 
 
 rule(np.logaddexp, lambda g, y, a, b: share_of(g, y, a), lambda g, y, a, b: share_of(g, y, b))
-rule(np.logaddexp2, lambda g, y, a, b: share_of(g, y, a, LN2),
-     lambda g, y, a, b: share_of(g, y, b, LN2))  # fmt: skip
+rule(
+    np.logaddexp2,
+    lambda g, y, a, b: share_of(g, y, a, LN2),
+    lambda g, y, a, b: share_of(g, y, b, LN2),
+)
 
 # ------------------------------------------------------------------------------- trigonometry
 
@@ -93,10 +96,16 @@ def over_square(g, part, a, b):
     return g * (part / r / r)
 
 
-rule(np.arctan2, lambda g, y, a, b: over_square(g, b, a, b),
-     lambda g, y, a, b: over_square(-g, a, a, b))  # fmt: skip
-rule(np.hypot, lambda g, y, a, b: g * (a / (y + np.equal(y, 0))),
-     lambda g, y, a, b: g * (b / (y + np.equal(y, 0))))  # 0 at the origin  # fmt: skip
+rule(
+    np.arctan2,
+    lambda g, y, a, b: over_square(g, b, a, b),
+    lambda g, y, a, b: over_square(-g, a, a, b),
+)
+rule(
+    np.hypot,
+    lambda g, y, a, b: g * (a / (y + np.equal(y, 0))),
+    lambda g, y, a, b: g * (b / (y + np.equal(y, 0))),
+)  # 0 at the origin
 
 
 def sinc_slope(g, y, x):
@@ -154,9 +163,12 @@ where_operation = rule(
 rule(np.nan_to_num, lambda g, y, x, **_: np.where(np.isfinite(x), g, 0))
 
 
-@composed(np.select, samples=[
-    sample((4,), (4,), by=lambda f, a, b: f([np.arange(4) < 1, np.arange(4) < 3], [a, b], 7.0))
-])  # fmt: skip
+@composed(
+    np.select,
+    samples=[
+        sample((4,), (4,), by=lambda f, a, b: f([np.arange(4) < 1, np.arange(4) < 3], [a, b], 7.0))
+    ],
+)
 def select(condlist, choicelist, default=0):
     y = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
@@ -172,12 +184,20 @@ rule("scipy.special.erf", lambda g, y, x: g * (2 / np.pi**0.5) * np.exp(-x * x))
 rule("scipy.special.erfc", lambda g, y, x: -g * (2 / np.pi**0.5) * np.exp(-x * x))
 digamma = rule("scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), domain=POSITIVE)
 rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), domain=POSITIVE)
-rule("scipy.special.xlogy", lambda g, y, a, b: g * xlogy(1.0, b), lambda g, y, a, b: g * a / b,
-     domain=POSITIVE)  # fmt: skip
+rule(
+    "scipy.special.xlogy",
+    lambda g, y, a, b: g * xlogy(1.0, b),
+    lambda g, y, a, b: g * a / b,
+    domain=POSITIVE,
+)
 
 
-@primitive(None, lambda g, y, s, q: -g * s * hurwitz(s + 1.0, q), domain=(1.1, 3.0),
-           samples=[sample((3,), by=lambda f, q: f(2.0, q))])  # fmt: skip
+@primitive(
+    None,
+    lambda g, y, s, q: -g * s * hurwitz(s + 1.0, q),
+    domain=(1.1, 3.0),
+    samples=[sample((3,), by=lambda f, q: f(2.0, q))],
+)
 def hurwitz(s, q):
     """The zeta function of Hurwitz, sum of (k + q)^-s: the derivatives of digamma."""
     from scipy.special import zeta
@@ -194,10 +214,11 @@ def xlogy(a, b):
 
 # ------------------------------------------------------------------------------- no gradient
 
+# fmt: off
 without_gradient(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isinf, np.isfinite, np.isneginf, np.isposinf, np.signbit, np.isclose,
     np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.fix, np.floor_divide,
     np.spacing, np.nextafter, np.heaviside,
-)  # fmt: skip
+)

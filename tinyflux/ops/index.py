@@ -21,12 +21,15 @@ def at(index, **_):
 @primitive(
     lambda g, y, x, *, index: scatter(g, index=index, shape=np.shape(x)),
     samples=[
-        sample((4,), by=at(1)), sample((4, 3), by=at((slice(None, None, -2), None))),
-        sample((4, 3), by=at(np.array([0, 0, 2]))), sample((3, 3), by=at((..., 1))),
+        sample((4,), by=at(1)),
+        sample((4, 3), by=at((slice(None, None, -2), None))),
+        sample((4, 3), by=at(np.array([0, 0, 2]))),
+        sample((3, 3), by=at((..., 1))),
         sample((4, 3), by=at(np.arange(12).reshape(4, 3) % 2 == 0)),
-        sample((4, 3), by=at(([0, 1, 0], [1, 1, 1]))), sample((4, 3, 2), by=at(([1, 1], slice(1), [0, 0]))),
+        sample((4, 3), by=at(([0, 1, 0], [1, 1, 1]))),
+        sample((4, 3, 2), by=at(([1, 1], slice(1), [0, 0]))),
     ],
-)  # fmt: skip
+)
 def getitem(x, *, index):
     """x[index], for every kind of index that NumPy knows."""
     return x[index]
@@ -52,9 +55,15 @@ def along(axis, n, indices):
     return (slice(None),) * axis + (indices,)
 
 
-@composed(np.take, samples=[sample((4, 3), indices=[0, 2, 2], axis=0), sample((4, 3), indices=5),
-                            sample((4, 3), indices=[-1, 4], axis=1, mode="clip"),
-                            sample((3,), indices=[[0, 1], [2, 0]])])  # fmt: skip
+@composed(
+    np.take,
+    samples=[
+        sample((4, 3), indices=[0, 2, 2], axis=0),
+        sample((4, 3), indices=5),
+        sample((4, 3), indices=[-1, 4], axis=1, mode="clip"),
+        sample((3,), indices=[[0, 1], [2, 0]]),
+    ],
+)
 def take(x, indices, axis=None, mode="raise"):
     indices = np.asarray(indices)
     if axis is None:
@@ -66,17 +75,26 @@ def take(x, indices, axis=None, mode="raise"):
     return getitem(x, index=along(axis, np.ndim(x), indices))
 
 
-@composed(np.compress, samples=[sample((4,), by=lambda f, x: f([True, False, True], x)),
-                                sample((3, 2), by=lambda f, x: f([0, 1, 1], x, axis=0))])  # fmt: skip
+@composed(
+    np.compress,
+    samples=[
+        sample((4,), by=lambda f, x: f([True, False, True], x)),
+        sample((3, 2), by=lambda f, x: f([0, 1, 1], x, axis=0)),
+    ],
+)
 def compress(condition, x, axis=None):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     return np.take(x, np.flatnonzero(condition), axis=axis)
 
 
-@composed(np.take_along_axis, samples=[
-    sample((2, 3), by=lambda f, x: f(x, np.array([[0, 0], [2, 1]]), axis=1)),
-    sample((3,), by=lambda f, x: f(x, np.array([2, 2]), axis=None))])  # fmt: skip
+@composed(
+    np.take_along_axis,
+    samples=[
+        sample((2, 3), by=lambda f, x: f(x, np.array([[0, 0], [2, 1]]), axis=1)),
+        sample((3,), by=lambda f, x: f(x, np.array([2, 2]), axis=None)),
+    ],
+)
 def take_along_axis(x, indices, axis=-1):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
@@ -96,5 +114,6 @@ def sort(x, axis=-1, kind=None, *, stable=None):
     return np.take_along_axis(x, np.argsort(x, axis=axis, kind="stable"), axis=axis)
 
 
+# fmt: off
 without_gradient(np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
-                 np.argpartition, np.unique, np.isin, np.bincount, np.histogram)  # fmt: skip
+                 np.argpartition, np.unique, np.isin, np.bincount, np.histogram)

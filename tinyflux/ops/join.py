@@ -28,8 +28,15 @@ def listed(*shapes, **params):
     return sample(*shapes, by=lambda f, *arrays: f(list(arrays), **params))
 
 
-@composed(np.concatenate, samples=[listed((2, 3), (1, 3)), listed((2, 1), (2, 3), axis=-1),
-                                   listed((2, 2), (3,), axis=None), listed((0, 3), (2, 3))])  # fmt: skip
+@composed(
+    np.concatenate,
+    samples=[
+        listed((2, 3), (1, 3)),
+        listed((2, 1), (2, 3), axis=-1),
+        listed((2, 2), (3,), axis=None),
+        listed((0, 3), (2, 3)),
+    ],
+)
 def concatenate(arrays, axis=0):
     parts = tuple(arrays)
     if axis is None:
@@ -71,8 +78,13 @@ def column_stack(tup):
 # ------------------------------------------------------------------------------- splitting
 
 
-@composed(np.array_split, samples=[
-    sample((7, 2), by=lambda f, x: f(x, 3)[0]), sample((7,), by=lambda f, x: f(x, [2, 5])[1])])  # fmt: skip
+@composed(
+    np.array_split,
+    samples=[
+        sample((7, 2), by=lambda f, x: f(x, 3)[0]),
+        sample((7,), by=lambda f, x: f(x, [2, 5])[1]),
+    ],
+)
 def array_split(x, indices_or_sections, axis=0):
     n = np.shape(x)[axis]
     at = (slice(None),) * (axis % np.ndim(x))
@@ -84,12 +96,19 @@ def array_split(x, indices_or_sections, axis=0):
     return [x[(*at, slice(*cut))] for cut in zip(points[:-1], points[1:], strict=True)]
 
 
-@composed(np.split, samples=[sample((6, 2), by=lambda f, x: f(x, 3)[2]),
-                             sample((3, 4), by=lambda f, x: f(x, [1], axis=1)[1])])  # fmt: skip
+@composed(
+    np.split,
+    samples=[
+        sample((6, 2), by=lambda f, x: f(x, 3)[2]),
+        sample((3, 4), by=lambda f, x: f(x, [1], axis=1)[1]),
+    ],
+)
 def split(x, indices_or_sections, axis=0):
     if np.ndim(indices_or_sections) == 0 and np.shape(x)[axis] % indices_or_sections:
-        raise ValueError(f"split: {np.shape(x)[axis]} rows do not divide into {indices_or_sections} "
-                         "equal parts; use array_split")  # fmt: skip
+        raise ValueError(
+            f"split: {np.shape(x)[axis]} rows do not divide into {indices_or_sections} "
+            "equal parts; use array_split"
+        )
     return array_split(x, indices_or_sections, axis)
 
 

@@ -39,15 +39,33 @@ def matmul_right(g, y, a, b):
     return np.matmul(mT(a), g)
 
 
-rule(np.matmul, matmul_left, matmul_right, samples=[
-    sample((3, 4), (4, 2)), sample((4,), (4,)), sample((4,), (4, 2)), sample((3, 4), (4,)),
-    sample((2, 1, 3, 4), (5, 4, 2)), sample((2, 3, 4), (4,)), sample((4,), (2, 4, 3)),
-    sample((2, 0), (0, 3)),
-])  # fmt: skip
+rule(
+    np.matmul,
+    matmul_left,
+    matmul_right,
+    samples=[
+        sample((3, 4), (4, 2)),
+        sample((4,), (4,)),
+        sample((4,), (4, 2)),
+        sample((3, 4), (4,)),
+        sample((2, 1, 3, 4), (5, 4, 2)),
+        sample((2, 3, 4), (4,)),
+        sample((4,), (2, 4, 3)),
+        sample((2, 0), (0, 3)),
+    ],
+)
 
 
-@composed(np.dot, samples=[sample((3, 4), (4, 2)), sample((4,), (4,)), sample((), (3,)),
-                           sample((2, 3, 4), (5, 4, 2)), sample((2, 3, 4), (4,))])  # fmt: skip
+@composed(
+    np.dot,
+    samples=[
+        sample((3, 4), (4, 2)),
+        sample((4,), (4,)),
+        sample((), (3,)),
+        sample((2, 3, 4), (5, 4, 2)),
+        sample((2, 3, 4), (4,)),
+    ],
+)
 def dot(a, b):
     if np.ndim(a) == 0 or np.ndim(b) == 0:
         return a * b
@@ -71,8 +89,15 @@ def vdot(a, b):
     return np.matmul(np.ravel(a), np.ravel(b))
 
 
-@composed(np.tensordot, samples=[sample((3, 4, 2), (4, 2, 5)), sample((3, 4), (4, 5), axes=1),
-          sample((3, 4, 2), (5, 3, 4), axes=([1, 0], [2, 1])), sample((2,), (3,), axes=0)])  # fmt: skip
+@composed(
+    np.tensordot,
+    samples=[
+        sample((3, 4, 2), (4, 2, 5)),
+        sample((3, 4), (4, 5), axes=1),
+        sample((3, 4, 2), (5, 3, 4), axes=([1, 0], [2, 1])),
+        sample((2,), (3,), axes=0),
+    ],
+)
 def tensordot(a, b, axes=2):
     na, nb = np.ndim(a), np.ndim(b)
     if np.ndim(axes) == 0:
@@ -84,10 +109,14 @@ def tensordot(a, b, axes=2):
     if [shape_a[i] for i in of_a] != [shape_b[i] for i in of_b]:
         raise ValueError(f"tensordot: axes {axes} of shapes {shape_a} and {shape_b} do not match")
     inside = int(np.prod([shape_a[i] for i in of_a], dtype=int))
-    left = np.reshape(np.transpose(a, rest_a + of_a), (-1, inside) if inside else
-                      (int(np.prod([shape_a[i] for i in rest_a], dtype=int)), 0))  # fmt: skip
-    right = np.reshape(np.transpose(b, of_b + rest_b), (inside, -1) if inside else
-                       (0, int(np.prod([shape_b[i] for i in rest_b], dtype=int))))  # fmt: skip
+    left = np.reshape(
+        np.transpose(a, rest_a + of_a),
+        (-1, inside) if inside else (int(np.prod([shape_a[i] for i in rest_a], dtype=int)), 0),
+    )
+    right = np.reshape(
+        np.transpose(b, of_b + rest_b),
+        (inside, -1) if inside else (0, int(np.prod([shape_b[i] for i in rest_b], dtype=int))),
+    )
     shape = [shape_a[i] for i in rest_a] + [shape_b[i] for i in rest_b]
     return np.reshape(np.matmul(left, right), shape)
 
@@ -103,8 +132,9 @@ def kron(a, b):
     return np.reshape(pairs, [s * t for s, t in zip(sa, sb, strict=True)])
 
 
-@composed(np.cross, samples=[sample((3,), (3,)), sample((4, 3), (4, 3)),
-                             sample((3, 4), (3, 4), axis=0)])  # fmt: skip
+@composed(
+    np.cross, samples=[sample((3,), (3,)), sample((4, 3), (4, 3)), sample((3, 4), (3, 4), axis=0)]
+)
 def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
     if axis is not None:
         axisa = axisb = axisc = axis
@@ -127,8 +157,12 @@ def einsum_joint(g, y, arrays, live, subscripts, **_):
     """
     given, out = subscripts.split("->")
     given = given.split(",")
-    sizes = {c: n for s, a in zip(given, arrays, strict=True)
-             for c, n in zip(s, np.shape(a), strict=True) if n != 1}  # fmt: skip
+    sizes = {
+        c: n
+        for s, a in zip(given, arrays, strict=True)
+        for c, n in zip(s, np.shape(a), strict=True)
+        if n != 1
+    }
     found = []
     for k in live:
         parts = [out] + given[:k] + given[k + 1 :]
@@ -167,14 +201,23 @@ def einsum_sample(subscripts, *shapes):
     return sample(*shapes, by=lambda f, *arrays: f(subscripts, *arrays))
 
 
-@composed(np.einsum, samples=[
-    einsum_sample("ij,jk->ik", (2, 3), (3, 4)), einsum_sample("ij,jk", (2, 3), (3, 4)),
-    einsum_sample("ii->i", (3, 3)), einsum_sample("ii", (3, 3)), einsum_sample("ij->", (2, 3)),
-    einsum_sample("i,i,i->i", (3,), (3,), (3,)), einsum_sample("...ij,...j->...i", (2, 3, 4), (4,)),
-    einsum_sample("ji->ij", (2, 3)), einsum_sample("iij,jk->k", (3, 3, 2), (2, 4)),
-    einsum_sample("i,j->ij", (2,), (3,)), einsum_sample("ij,i->j", (2, 3), (2,)),
-    sample((2, 3), (3, 4), by=lambda f, a, b: f(a, [0, 1], b, [1, 2], [0, 2])),
-])  # fmt: skip
+@composed(
+    np.einsum,
+    samples=[
+        einsum_sample("ij,jk->ik", (2, 3), (3, 4)),
+        einsum_sample("ij,jk", (2, 3), (3, 4)),
+        einsum_sample("ii->i", (3, 3)),
+        einsum_sample("ii", (3, 3)),
+        einsum_sample("ij->", (2, 3)),
+        einsum_sample("i,i,i->i", (3,), (3,), (3,)),
+        einsum_sample("...ij,...j->...i", (2, 3, 4), (4,)),
+        einsum_sample("ji->ij", (2, 3)),
+        einsum_sample("iij,jk->k", (3, 3, 2), (2, 4)),
+        einsum_sample("i,j->ij", (2,), (3,)),
+        einsum_sample("ij,i->j", (2, 3), (2,)),
+        sample((2, 3), (3, 4), by=lambda f, a, b: f(a, [0, 1], b, [1, 2], [0, 2])),
+    ],
+)
 def einsum(*args, optimize=False):
     if not isinstance(args[0], str):  # the form einsum(a, [0, 1], b, [1, 2], [0, 2])
         lists = ["".join("..." if i is ... else LETTERS[i] for i in s) for s in args[1::2]]
@@ -226,9 +269,17 @@ def on_diagonal(g, x, offset, axis1, axis2):
     return np.moveaxis(np.pad(block, width), (-2, -1), (axis1, axis2))
 
 
-rule(np.diagonal, lambda g, y, x, offset=0, axis1=0, axis2=1: on_diagonal(g, x, offset, axis1, axis2),
-     samples=[sample((3, 3)), sample((3, 4), offset=1), sample((4, 2), offset=-1),
-              sample((2, 3, 4), axis1=1, axis2=2), sample((2, 3, 4), axis1=-1, axis2=0)])  # fmt: skip
+rule(
+    np.diagonal,
+    lambda g, y, x, offset=0, axis1=0, axis2=1: on_diagonal(g, x, offset, axis1, axis2),
+    samples=[
+        sample((3, 3)),
+        sample((3, 4), offset=1),
+        sample((4, 2), offset=-1),
+        sample((2, 3, 4), axis1=1, axis2=2),
+        sample((2, 3, 4), axis1=-1, axis2=0),
+    ],
+)
 
 
 @composed(
@@ -269,10 +320,18 @@ def symmetric(f, x):
 
 
 SQUARE = [sample((3, 3)), sample((2, 2, 2))]
-rule(np.linalg.inv, lambda g, y: -np.matmul(np.matmul(mT(y), g), mT(y)), samples=SQUARE,
-     domain=well_conditioned)  # fmt: skip
-rule(np.linalg.det, lambda g, y, x: np.expand_dims(g * y, (-2, -1)) * mT(np.linalg.inv(x)),
-     samples=SQUARE, domain=well_conditioned)  # fmt: skip
+rule(
+    np.linalg.inv,
+    lambda g, y: -np.matmul(np.matmul(mT(y), g), mT(y)),
+    samples=SQUARE,
+    domain=well_conditioned,
+)
+rule(
+    np.linalg.det,
+    lambda g, y, x: np.expand_dims(g * y, (-2, -1)) * mT(np.linalg.inv(x)),
+    samples=SQUARE,
+    domain=well_conditioned,
+)
 
 
 def solve_right(g, a, b):
@@ -288,9 +347,13 @@ def solve_left(g, y, a, b):
     return -np.matmul(s, mT(y))
 
 
-rule(np.linalg.solve, solve_left, lambda g, y, a, b: solve_right(g, a, b),
-     samples=[sample((3, 3), (3,)), sample((3, 3), (3, 2)), sample((2, 2, 2), (2, 2, 1))],
-     domain=well_conditioned)  # fmt: skip
+rule(
+    np.linalg.solve,
+    solve_left,
+    lambda g, y, a, b: solve_right(g, a, b),
+    samples=[sample((3, 3), (3,)), sample((3, 3), (3, 2)), sample((2, 2, 2), (2, 2, 1))],
+    domain=well_conditioned,
+)
 
 
 def cholesky_slope(g, y, *, upper=False):
@@ -304,8 +367,12 @@ def cholesky_slope(g, y, *, upper=False):
     return 0.5 * (s + mT(s))
 
 
-rule(np.linalg.cholesky, cholesky_slope, domain=well_conditioned,
-     samples=[sample((3, 3), by=symmetric), sample((2, 2, 2), by=symmetric)])  # fmt: skip
+rule(
+    np.linalg.cholesky,
+    cholesky_slope,
+    domain=well_conditioned,
+    samples=[sample((3, 3), by=symmetric), sample((2, 2, 2), by=symmetric)],
+)
 
 
 @primitive(lambda g, y, x: np.expand_dims(g[..., 1], (-2, -1)) * mT(np.linalg.inv(x)), samples=())
@@ -314,8 +381,14 @@ def sign_and_logdet(x):
     return np.stack(np.linalg.slogdet(x), axis=-1)
 
 
-@composed(np.linalg.slogdet, domain=well_conditioned, samples=[
-    sample((3, 3), by=lambda f, x: f(x)[1]), sample((2, 2, 2), by=lambda f, x: f(x).logabsdet)])  # fmt: skip
+@composed(
+    np.linalg.slogdet,
+    domain=well_conditioned,
+    samples=[
+        sample((3, 3), by=lambda f, x: f(x)[1]),
+        sample((2, 2, 2), by=lambda f, x: f(x).logabsdet),
+    ],
+)
 def slogdet(a):
     both = sign_and_logdet(a)
     return result_like(np.linalg.slogdet, both.data[..., 0], both[..., 1])
@@ -342,9 +415,14 @@ def values_over_vectors(x, *, UPLO="L"):
     return np.concatenate([w[..., None, :], v], axis=-2)
 
 
-@composed(np.linalg.eigh, domain=well_conditioned, samples=[
-    sample((3, 3), by=lambda f, x: symmetric(lambda s: f(s)[0], x)),
-    sample((2, 2, 2), by=lambda f, x: symmetric(lambda s: f(s).eigenvectors ** 2, x))])  # fmt: skip
+@composed(
+    np.linalg.eigh,
+    domain=well_conditioned,
+    samples=[
+        sample((3, 3), by=lambda f, x: symmetric(lambda s: f(s)[0], x)),
+        sample((2, 2, 2), by=lambda f, x: symmetric(lambda s: f(s).eigenvectors ** 2, x)),
+    ],
+)
 def eigh(a, UPLO="L"):
     both = values_over_vectors(a, UPLO=UPLO)
     return result_like(np.linalg.eigh, both[..., 0, :], both[..., 1:, :])
@@ -371,10 +449,20 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     return np.sum(np.abs(x) ** ord, axis=axis, keepdims=keepdims) ** (1.0 / ord)
 
 
-@composed(np.linalg.norm, samples=[
-    sample((3,)), sample((3, 4)), sample((3, 4), axis=0), sample((3, 4), ord=1, axis=1),
-    sample((3, 4), ord=3, axis=0, keepdims=True), sample((4,), ord=np.inf), sample((3, 4), ord=1),
-    sample((2, 3, 4), ord="fro", axis=(0, 2)), sample((3, 4), ord=-np.inf)])  # fmt: skip
+@composed(
+    np.linalg.norm,
+    samples=[
+        sample((3,)),
+        sample((3, 4)),
+        sample((3, 4), axis=0),
+        sample((3, 4), ord=1, axis=1),
+        sample((3, 4), ord=3, axis=0, keepdims=True),
+        sample((4,), ord=np.inf),
+        sample((3, 4), ord=1),
+        sample((2, 3, 4), ord="fro", axis=(0, 2)),
+        sample((3, 4), ord=-np.inf),
+    ],
+)
 def norm(x, ord=None, axis=None, keepdims=False):
     if (ord is None and axis is None) or ord in ("fro", "f", None):
         return pnorm(x, axis=axis, keepdims=keepdims)

@@ -29,10 +29,11 @@ def sums(x, axis):
 
 
 def needs_axes(x, name):
-    """x as an array, or the reason why a number will not do."""
-    if np.ndim(x) == 0:
+    """x as an array with axes, of floating-point numbers, or the reason why a number will not do."""
+    x = np.asarray(x)
+    if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
-    return np.asarray(x)
+    return x.astype(np.float64) if x.dtype.kind in "iub" else x
 
 
 @primitive(lambda g, y, *, axis=-1: y * (g - sums(g * y, axis)), samples=CLASSES)
@@ -147,12 +148,20 @@ def dense_joint(g, y, arrays, live, *, activation=None):
     return found
 
 
-@fused(dense_kernel, dense_joint, samples=[
-    sample((3, 4), (4, 2), (2,)), sample((4,), (4, 2), (2,)), sample((2, 3, 4), (4, 2), (2,)),
-    sample((3, 4), (4, 2), by=lambda f, x, w: f(x, w, None)),
-    sample((3, 4), (4, 2), (2,), by=lambda f, x, w, b: f(x, w, b, activation=OPERATIONS[np.tanh])),
-    sample((0, 4), (4, 2), (2,)),
-])  # fmt: skip
+@fused(
+    dense_kernel,
+    dense_joint,
+    samples=[
+        sample((3, 4), (4, 2), (2,)),
+        sample((4,), (4, 2), (2,)),
+        sample((2, 3, 4), (4, 2), (2,)),
+        sample((3, 4), (4, 2), by=lambda f, x, w: f(x, w, None)),
+        sample(
+            (3, 4), (4, 2), (2,), by=lambda f, x, w, b: f(x, w, b, activation=OPERATIONS[np.tanh])
+        ),
+        sample((0, 4), (4, 2), (2,)),
+    ],
+)
 def dense(x, weight, bias, *, activation=None):
     """activation(x @ weight + bias), for an activation whose slope follows from its output."""
     y = np.matmul(x, weight)

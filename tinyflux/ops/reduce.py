@@ -4,8 +4,13 @@ import numpy as np
 
 from ..primitive import composed, primitive, rule, sample, without_gradient
 
-AXES = [sample((3, 4)), sample((3, 4), axis=0), sample((2, 3, 4), axis=(0, -1), keepdims=True),
-        sample((2, 3), axis=()), sample(())]  # fmt: skip
+AXES = [
+    sample((3, 4)),
+    sample((3, 4), axis=0),
+    sample((2, 3, 4), axis=(0, -1), keepdims=True),
+    sample((2, 3), axis=()),
+    sample(()),
+]
 
 
 def spread(g, x, axis, keepdims=False):
@@ -30,8 +35,13 @@ def count(x, axis, where=True):
     return max(int(np.prod([shape[i] for i in axes], dtype=int)), 1)
 
 
-rule(np.sum, lambda g, y, x, axis=None, keepdims=False, where=True, **_:
-     kept(spread(g, x, axis, keepdims), where), samples=AXES)  # fmt: skip
+rule(
+    np.sum,
+    lambda g, y, x, axis=None, keepdims=False, where=True, **_: kept(
+        spread(g, x, axis, keepdims), where
+    ),
+    samples=AXES,
+)
 
 
 def mean_slope(g, y, x, axis=None, keepdims=False, where=True, **_):
@@ -77,9 +87,15 @@ rule(np.var, var_slope, samples=DDOF)
 rule(np.std, std_slope, samples=DDOF)
 
 
-@composed(np.average, samples=[sample((3, 4), axis=0),
-    sample((3, 4), (4,), by=lambda f, x, w: f(x, axis=1, weights=w)),
-    sample((3,), (3,), by=lambda f, x, w: f(x, weights=w, returned=True)[1])], domain=(0.5, 2))  # fmt: skip
+@composed(
+    np.average,
+    samples=[
+        sample((3, 4), axis=0),
+        sample((3, 4), (4,), by=lambda f, x, w: f(x, axis=1, weights=w)),
+        sample((3,), (3,), by=lambda f, x, w: f(x, weights=w, returned=True)[1]),
+    ],
+    domain=(0.5, 2),
+)
 def average(x, axis=None, weights=None, returned=False, *, keepdims=False):
     if weights is None:
         mean = np.mean(x, axis=axis, keepdims=keepdims)

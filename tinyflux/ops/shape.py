@@ -19,9 +19,15 @@ def reshape_slope(g, y, x, order="C", **_):
     return np.reshape(g, np.shape(x), order=order)
 
 
-rule(np.reshape, reshape_slope, samples=[
-    sample((3, 4), by=lambda f, x: f(x, (2, 6))), sample((3, 4), by=lambda f, x: f(x, -1)),
-    sample((2, 6), by=lambda f, x: f(x, (3, 4), order="F"))])  # fmt: skip
+rule(
+    np.reshape,
+    reshape_slope,
+    samples=[
+        sample((3, 4), by=lambda f, x: f(x, (2, 6))),
+        sample((3, 4), by=lambda f, x: f(x, -1)),
+        sample((2, 6), by=lambda f, x: f(x, (3, 4), order="F")),
+    ],
+)
 rule(np.ravel, reshape_slope, samples=[sample((3, 4)), sample((3, 4), order="F"), sample(())])
 rule(np.expand_dims, shaped_back, samples=[sample((3,), axis=0), sample((3, 4), axis=(0, -1))])
 rule(np.squeeze, shaped_back, samples=[sample((1, 3, 1)), sample((1, 3, 1), axis=0)])
@@ -45,8 +51,13 @@ rule(
 )
 
 
-@composed(np.broadcast_arrays, samples=[sample((3,), (2, 1), by=lambda f, a, b: f(a, b)[0]),
-                                        sample((3,), (2, 1), by=lambda f, a, b: f(a, b)[1])])  # fmt: skip
+@composed(
+    np.broadcast_arrays,
+    samples=[
+        sample((3,), (2, 1), by=lambda f, a, b: f(a, b)[0]),
+        sample((3,), (2, 1), by=lambda f, a, b: f(a, b)[1]),
+    ],
+)
 def broadcast_arrays(*xs):
     shape = np.broadcast_shapes(*[np.shape(x) for x in xs])
     return tuple(np.broadcast_to(x, shape) for x in xs)
@@ -60,12 +71,24 @@ def transposed_back(g, y, x, axes=None):
     return np.transpose(g, None if axes is None else np.argsort(np.asarray(axes) % np.ndim(x)))
 
 
-rule(np.transpose, transposed_back, samples=[sample((3, 4)), sample((2, 3, 4), axes=(2, 0, 1)),
-                                             sample((2, 3, 4), axes=(-1, 0, 1))])  # fmt: skip
-rule(np.swapaxes, lambda g, y, x, axis1, axis2: np.swapaxes(g, axis1, axis2),
-     samples=[sample((2, 3, 4), axis1=0, axis2=-1)])  # fmt: skip
-rule(np.moveaxis, lambda g, y, x, source, destination: np.moveaxis(g, destination, source),
-     samples=[sample((2, 3, 4), source=0, destination=-1), sample((2, 3, 4), source=(0, 1), destination=(2, 0))])  # fmt: skip
+rule(
+    np.transpose,
+    transposed_back,
+    samples=[sample((3, 4)), sample((2, 3, 4), axes=(2, 0, 1)), sample((2, 3, 4), axes=(-1, 0, 1))],
+)
+rule(
+    np.swapaxes,
+    lambda g, y, x, axis1, axis2: np.swapaxes(g, axis1, axis2),
+    samples=[sample((2, 3, 4), axis1=0, axis2=-1)],
+)
+rule(
+    np.moveaxis,
+    lambda g, y, x, source, destination: np.moveaxis(g, destination, source),
+    samples=[
+        sample((2, 3, 4), source=0, destination=-1),
+        sample((2, 3, 4), source=(0, 1), destination=(2, 0)),
+    ],
+)
 rule(np.linalg.matrix_transpose, lambda g, y: mT(g), samples=[sample((2, 3, 4))])
 rule(np.matrix_transpose, lambda g, y: mT(g), samples=[sample((2, 3, 4))])
 
@@ -88,10 +111,16 @@ rule(
 )
 rule(np.fliplr, lambda g, y: np.fliplr(g), samples=[sample((3, 4))])
 rule(np.flipud, lambda g, y: np.flipud(g), samples=[sample((3, 4))])
-rule(np.roll, lambda g, y, x, shift, axis=None: np.roll(g, np.negative(shift), axis),
-     samples=[sample((3, 4), shift=2), sample((3, 4), shift=(1, -1), axis=(0, 1))])  # fmt: skip
-rule(np.rot90, lambda g, y, x, k=1, axes=(0, 1): np.rot90(g, -k, axes),
-     samples=[sample((3, 4)), sample((2, 3, 3), k=3, axes=(1, 2))])  # fmt: skip
+rule(
+    np.roll,
+    lambda g, y, x, shift, axis=None: np.roll(g, np.negative(shift), axis),
+    samples=[sample((3, 4), shift=2), sample((3, 4), shift=(1, -1), axis=(0, 1))],
+)
+rule(
+    np.rot90,
+    lambda g, y, x, k=1, axes=(0, 1): np.rot90(g, -k, axes),
+    samples=[sample((3, 4)), sample((2, 3, 3), k=3, axes=(1, 2))],
+)
 
 
 def rearranged(function, x, *args, **kwargs):
@@ -110,9 +139,17 @@ rearranging(np.tile, [sample((3,), reps=2), sample((2, 3), reps=(2, 1, 2))])
 rearranging(np.resize, [sample((2, 3), new_shape=(4, 2))])
 
 
-@composed(np.pad, samples=[sample((3,), pad_width=1), sample((2, 3), pad_width=((1, 0), (2, 1)), constant_values=3.0),
-                           sample((4, 3), pad_width=1, mode="reflect"), sample((3,), pad_width=(1, 2), mode="edge"),
-                           sample((3,), pad_width=2, mode="wrap"), sample((3,), pad_width=2, mode="symmetric")])  # fmt: skip
+@composed(
+    np.pad,
+    samples=[
+        sample((3,), pad_width=1),
+        sample((2, 3), pad_width=((1, 0), (2, 1)), constant_values=3.0),
+        sample((4, 3), pad_width=1, mode="reflect"),
+        sample((3,), pad_width=(1, 2), mode="edge"),
+        sample((3,), pad_width=2, mode="wrap"),
+        sample((3,), pad_width=2, mode="symmetric"),
+    ],
+)
 def pad(x, pad_width, mode="constant", **kwargs):
     if mode == "constant":
         inside = np.pad(np.zeros(np.shape(x), bool), pad_width, constant_values=True)
@@ -124,11 +161,14 @@ def pad(x, pad_width, mode="constant", **kwargs):
             else frame
         )
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
-        raise ValueError(f"pad: mode {mode!r} has no derivative rule; constant, edge, reflect, "
-                         "symmetric and wrap have")  # fmt: skip
+        raise ValueError(
+            f"pad: mode {mode!r} has no derivative rule; constant, edge, reflect, "
+            "symmetric and wrap have"
+        )
     return rearranged(np.pad, x, pad_width, mode=mode, **kwargs)
 
 
+# fmt: off
 without_gradient(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like,
                  np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj, np.array_repr, np.array_str,
-                 np.array2string, np.shares_memory, np.may_share_memory, np.array_equal, np.allclose)  # fmt: skip
+                 np.array2string, np.shares_memory, np.may_share_memory, np.array_equal, np.allclose)

@@ -49,6 +49,7 @@ class ADAM(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
+    reads_x = False
 
     def scale(self) -> Numbers:
         b1, b2 = self.beta
@@ -99,6 +100,7 @@ class ADAMW(ADAM):
     beta: Betas = (0.9, 0.999)
     decay: Rate = 0.0
     scratch = 1
+    reads_x = True
 
     def constants(self, t, n) -> Numbers:
         return *super().constants(t, n), self.lr * self.decay
@@ -180,6 +182,7 @@ class AdaMax(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments = ("m", "top")
+    reads_x = False
 
     def scale(self) -> Numbers:
         return 1 - self.beta[0], 1.0
@@ -265,6 +268,7 @@ class AMSGrad(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments = ("m", "v", "top")
+    reads_x = False
 
     def scale(self) -> Numbers:
         b1, b2 = self.beta
@@ -317,6 +321,7 @@ class NADAM(UpdateRule):
     eps: Rate = 1e-8
     moments = ("m", "v")
     scratch = 1
+    reads_x = False
 
     def scale(self) -> Numbers:
         b1, b2 = self.beta
@@ -373,6 +378,7 @@ class AdaBelief(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments = ("m", "s")
+    reads_x = False
 
     def scale(self) -> Numbers:
         b1, b2 = self.beta

@@ -147,6 +147,7 @@ class ClipValue(UpdateRule):
     """
 
     threshold: Positive
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.threshold, -self.threshold
@@ -186,6 +187,7 @@ class ClipNorm(UpdateRule):
     threshold: Positive
     whole: Flag = False
     elementwise = False
+    reads_x = False
 
     def norms(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Return the norm of each array, or the one of all, once for each array."""
@@ -248,6 +250,7 @@ class ExpDecay(UpdateRule):
     decay_step: Period = 1000
     clip: Unit = 1e-4
     start: Count = 0
+    reads_x = False
 
     def factor(self, n: int) -> float:
         """Return the factor of step n = 1, 2, ..."""
@@ -281,6 +284,7 @@ class InvDecay(UpdateRule):
     """
 
     gamma: Rate = 0.001
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return (1 / (1 + self.gamma * n),)

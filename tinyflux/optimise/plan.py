@@ -17,12 +17,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
 from math import prod, sqrt
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 BLOCK = 32768  # elements; smaller parameters share a group
 FLUSH = 100  # steps between two looks for moments that fade into the subnormal numbers
+
+
+_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
 
 
 def _blocks(size: int) -> list[slice]:
@@ -95,7 +99,8 @@ def join(groups: list[Group]) -> Group:
 class Lane:
     """A group, bound to its arrays: the constants of a step, and the blocks of every stage.
 
-    `x` is the parameter itself where that can be, else a copy end to end that is written back.
+    `x` is the parameter itself where that can be. Otherwise it is a copy end to end, written back
+    afterwards; or, where no rule reads the parameters (`remote`), what is to be subtracted from them.
     `inputs` says what goes into each stage; None: the gradient as it comes.
     """
 
@@ -104,6 +109,8 @@ class Lane:
         x = plan.arrays[self.member]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
         self.x = x.reshape(-1) if self.home else np.empty(group.size, group.dtype)
+        reads = any(leaf.reads_x for leaf in leaves) or not plan.stages[-1]
+        self.remote = not self.home and not reads
         as_it_comes = self.home and len(plan.stages) == 1
         self.inputs: list[Any] = [None if as_it_comes else np.empty_like(self.x)]
         numbers = [leaf.constants(group.t + 1, 1) for leaf in leaves]
@@ -111,7 +118,10 @@ class Lane:
         self.stages = []
         for stage in plan.stages:
             last = len(self.inputs) == len(plan.stages)
-            out = None if last else np.empty_like(self.x) if stage else self.inputs[-1]
+            if last:
+                out = self.x if self.remote else None
+            else:
+                out = np.empty_like(self.x) if stage else self.inputs[-1]
             blocks = [self._block(w, stage, out, leaves, plan) for w in _blocks(group.size)]
             self.stages.append(blocks)
             self.inputs.append(out)
@@ -145,7 +155,7 @@ class Lane:
 
     def run(self, leaves: tuple, stage: int, gradients: Sequence[np.ndarray]) -> None:
         """Run a stage block by block; the last one subtracts."""
-        flat, last = self.inputs[stage], stage == len(self.stages) - 1
+        flat, subtract = self.inputs[stage], stage == len(self.stages) - 1 and not self.remote
         if flat is None:
             flat = gradients[self.member].reshape(-1)
         for where, x, links in self.stages[stage]:
@@ -153,7 +163,7 @@ class Lane:
             for k, delta, rest in links:
                 delta(leaves[k], x, g, *rest)
                 g = rest[0]
-            if last:
+            if subtract:
                 x -= g
 
 
@@ -173,10 +183,11 @@ class Plan:
             else:
                 self.stages.append([])
                 self.clips.append(k)
-        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: np.empty(BLOCK+4096, dtype)[336*(i+1):])
+        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: np.empty(BLOCK, dtype))
         self.lanes: list[Lane] = []
         self.gather: list[tuple[np.ndarray, int]] = []  # part of a flat array, which gradient
         self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # part of a flat array, parameter
+        self.steps: list[tuple[np.ndarray, np.ndarray]] = []  # the same, for remote lanes
         index = {at: i for i, at in enumerate(ids)}
         for group in groups:
             members = [index[at] for at in group.ids]
@@ -186,7 +197,8 @@ class Plan:
                 self.gather += zip(group.parts(lane.inputs[0]), members, strict=True)
             if not lane.home:
                 xs = [arrays[i] for i in members]
-                self.copies += zip(group.parts(lane.x), xs, strict=True)
+                pairs = self.steps if lane.remote else self.copies
+                pairs += zip(group.parts(lane.x), xs, strict=True)
         self.inputs = [self._parts(i) for i in range(len(self.stages))] if self.clips else []
 
     def _parts(self, stage: int) -> list[np.ndarray]:
@@ -196,8 +208,8 @@ class Plan:
 
     def check(self, gradients: Sequence[np.ndarray]) -> None:
         """Refuse gradients that do not match, before anything is written."""
-        shapes = [g.shape for g in gradients]
-        if shapes == self.shapes and [g.dtype for g in gradients] == self.dtypes:
+        shapes = list(map(_shape, gradients))
+        if shapes == self.shapes and list(map(_dtype, gradients)) == self.dtypes:
             return
         if len(shapes) != len(self.shapes):
             raise ValueError(f"Got {len(shapes)} gradients for {len(self.shapes)} parameters.")
@@ -225,6 +237,8 @@ class Plan:
                 lane.run(leaves, stage, gradients)
         for part, x in self.copies:
             x[...] = part
+        for part, x in self.steps:
+            x -= part
         for lane in self.lanes:
             group = lane.group
             group.t += 1

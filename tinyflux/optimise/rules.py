@@ -36,6 +36,7 @@ class SGD(UpdateRule):
     """
 
     lr: Rate = 0.1
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return (self.lr,)
@@ -68,6 +69,7 @@ class Momentum(UpdateRule):
     lr: Rate = 0.01
     rho: Decay = 0.9
     moments = ("v",)
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.lr, self.rho
@@ -104,6 +106,7 @@ class Nesterov(UpdateRule):
     rho: Decay = 0.9
     moments = ("v",)
     scratch = 1
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.lr, self.rho
@@ -143,6 +146,7 @@ class RMSProp(UpdateRule):
     rho: Decay = 0.9
     eps: Rate = 1e-8
     moments = ("acc",)
+    reads_x = False
 
     def scale(self) -> Numbers:
         return (1 - self.rho,)
@@ -185,6 +189,7 @@ class ADAGrad(UpdateRule):
     lr: Rate = 0.1
     eps: Rate = 1e-8
     moments = ("acc",)
+    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.eps, self.lr
@@ -225,6 +230,7 @@ class ADADelta(UpdateRule):
     eps: Rate = 1e-8
     moments = ("acc", "d")
     scratch = 1
+    reads_x = False
 
     def scale(self) -> Numbers:
         return 1 - self.rho, 1 - self.rho

@@ -1,0 +1,73 @@
+"""Derivatives of functions that return arrays, and second derivatives: many gradients, stacked."""
+
+import numpy as np
+
+from .errors import NotScalarError
+from .gradient import gradient, pullback
+from .grads import Grads
+from .tensor import Tensor
+
+
+def jacobian(f, *args):
+    """All first derivatives of a function that returns an array.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, or Grads
+        One array of shape `output.shape + input.shape` per argument (or parameter).
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.jacobian(lambda x: x**2, np.array([1.0, 2.0]))[0]
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    value, back = pullback(f, *args)
+    shape = np.shape(value)
+    if value is None or not isinstance(value, (Tensor, np.ndarray, np.generic, float, int)):
+        raise NotScalarError(f"jacobian: the function returned {value!r}; an array is wanted")
+    rows = []
+    for place in np.ndindex(shape):
+        seed = np.zeros(shape, np.result_type(value))
+        seed[place] = 1
+        rows.append(back(seed))
+    if rows and isinstance(rows[0], Grads):
+        of = [stacked(column, shape) for column in zip(*[r.values() for r in rows], strict=True)]
+        return Grads(rows[0].params, of)
+    if not rows:
+        return tuple(np.zeros(shape + t.shape) for t in back.wanted.values())
+    return tuple(stacked(column, shape) for column in zip(*rows, strict=True))
+
+
+def hessian(f, x):
+    """All second derivatives of a function of one array that returns a number.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape `x.shape + x.shape`.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.hessian(lambda x: x[0] * x[1] ** 2, np.array([1.0, 3.0]))
+    array([[0., 6.],
+           [6., 2.]])
+    """
+
+    def slope(x):
+        g = gradient(f, x)[0]
+        return np.zeros(np.shape(x)) if g is None else g
+
+    found = jacobian(slope, x)[0]
+    return np.zeros(np.shape(x) * 2) if found is None else found
+
+
+def stacked(column, shape):
+    """The rows of a Jacobian, one per output element, as one array (None: no influence)."""
+    known = [g for g in column if g is not None]
+    if not known:
+        return None
+    rows = [np.zeros(known[0].shape, known[0].dtype) if g is None else g for g in column]
+    return np.reshape(np.stack(rows), shape + known[0].shape)

@@ -1,0 +1,122 @@
+"""How NumPy's own functions reach us: the protocols that it looks for on a Tensor.
+
+`np.exp(t)` asks for `__array_ufunc__`, `np.sum(t)` for `__array_function__`, `np.asarray(t)` for
+`__array__`. Where no gradient flows to an argument, NumPy's function is called on the plain arrays.
+"""
+
+import sys
+
+import numpy as np
+
+from .errors import RecordingError
+from .primitive import OPERATIONS, PLAIN, no_rule, out_refused
+from .tape import open_tape
+from .tensor import Tensor
+
+
+def array_ufunc(self, ufunc, method, *inputs, **kwargs):
+    """What NumPy calls for `np.exp(t)`, `array * t` and every other ufunc on a Tensor."""
+    if method == "__call__" and not kwargs:
+        operation = OPERATIONS.get(ufunc)
+        if operation is not None:
+            return operation(*inputs)
+    if not touches_tape((inputs, kwargs)):
+        return getattr(ufunc, method)(*plain(inputs), **plain(kwargs))
+    if "out" in kwargs:
+        raise out_refused(ufunc.__name__)
+    if ufunc in PLAIN:
+        return getattr(ufunc, method)(*values(inputs), **kwargs)
+    if method != "__call__":
+        whole = {
+            ("add", "reduce"): np.sum,
+            ("multiply", "reduce"): np.prod,
+            ("maximum", "reduce"): np.max,
+            ("minimum", "reduce"): np.min,
+            ("add", "accumulate"): np.cumsum,
+            ("multiply", "accumulate"): np.cumprod,
+            ("multiply", "outer"): np.multiply.outer,
+        }.get((ufunc.__name__, method))
+        if whole is None or method == "outer":
+            raise no_rule(f"{ufunc.__name__}.{method}")
+        return whole(*inputs, **{"axis": 0, **kwargs})
+    if kwargs:
+        raise no_rule(f"{ufunc.__name__} with {', '.join(kwargs)}")
+    for module in ("scipy.special",):
+        operation = OPERATIONS.get((ufunc.__name__, module))
+        if operation is not None and getattr(sys.modules.get(module), ufunc.__name__, 0) is ufunc:
+            return operation(*inputs)
+    raise no_rule(ufunc.__name__)
+
+
+def array_function(self, function, types, args, kwargs):
+    """What NumPy calls for `np.sum(t)`, `np.concatenate([t, a])`, ... on a Tensor."""
+    operation = OPERATIONS.get(function)
+    if operation is not None and operation.body is None:
+        operands, params = operation.from_call(args, kwargs)
+        return operation(*operands, **params)
+    if not touches_tape((args, kwargs)):
+        return function(*plain(args), **plain(kwargs))
+    if operation is not None:
+        return operation.body(*args, **kwargs)
+    if function in PLAIN:
+        return function(*values(args), **values(kwargs))
+    raise no_rule(function.__name__)
+
+
+def array(self, dtype=None, copy=None):
+    """What NumPy calls for `np.asarray(t)`: refused while a gradient flows to `t`."""
+    tape = open_tape.get()
+    if (tape is not None and tape.tracks(self)) or (self.mark is not None and self.mark.open):
+        raise RecordingError(
+            "a value that is being recorded cannot be turned into a plain array unnoticed: its "
+            "gradient would be lost. Use detach(t) where that is what you want."
+        )
+    return np.array(self.data, dtype=dtype, copy=copy)
+
+
+Tensor.__array__ = array  # type: ignore[attr-defined]
+Tensor.__array_ufunc__ = array_ufunc  # type: ignore[attr-defined]
+Tensor.__array_function__ = array_function  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------- looking inside
+
+
+def leaves(tree):
+    """Everything that stands in nested tuples, lists and dicts."""
+    stack = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, (tuple, list)):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        else:
+            yield item
+
+
+def touches_tape(tree):
+    """Whether a gradient flows to anything in `tree`."""
+    tape = open_tape.get()
+    return tape is not None and any(tape.tracks(t) for t in leaves(tree))
+
+
+def replaced(tree, of):
+    """`tree` with every Tensor `t` in nested tuples, lists and dicts replaced by `of(t)`."""
+    if type(tree) is Tensor:
+        return of(tree)
+    if isinstance(tree, (tuple, list)) and any(type(t) is Tensor for t in leaves(tree)):
+        return type(tree)(replaced(t, of) for t in tree)
+    if isinstance(tree, dict):
+        return {k: replaced(t, of) for k, t in tree.items()}
+    return tree
+
+
+def plain(tree):
+    """Tensors as arrays; one that is being recorded elsewhere raises."""
+    return replaced(tree, np.asarray)
+
+
+def values(tree):
+    """Tensors as arrays, for functions that have no gradient to lose."""
+    return replaced(tree, lambda t: t.data)

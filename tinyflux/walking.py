@@ -1,0 +1,55 @@
+"""What can be reached from a model: plain attributes, lists, tuples and dicts, all the way down.
+
+Nothing has to be registered: whatever holds Tensors is found, each object once, so that shared and
+cyclic parts count once.
+"""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+
+from .tensor import Tensor
+
+# What has no parts to look into.
+ATOMS = (
+    *(str, bytes, int, float, complex, bool, type(None)),
+    *(np.ndarray, np.generic, type, ModuleType),
+)
+
+
+def named_tensors(*models):
+    """Every leaf Tensor that can be reached from `models`, with its path, each once."""
+    return [(path, t) for path, t in reachable(*models) if isinstance(t, Tensor) and t.mark is None]
+
+
+def reachable(*models):
+    """Everything that can be reached from `models`, with its path, each object once, depth first."""
+    seen = set()
+    for i, model in enumerate(models):
+        stack = [("" if len(models) == 1 else f"[{i}]", model)]
+        while stack:
+            path, item = stack.pop()
+            if isinstance(item, ATOMS) or id(item) in seen:
+                continue
+            seen.add(id(item))
+            yield path.removeprefix("."), item
+            if not isinstance(item, Tensor):
+                stack.extend(reversed(list(parts(path, item))))
+
+
+def parts(path, item):
+    """The parts of a container or object, as (path, part)."""
+    if isinstance(item, Mapping):
+        for key, part in item.items():
+            yield f"{path}[{key!r}]", part
+    elif isinstance(item, (list, tuple)):
+        fields = getattr(item, "_fields", None)  # of a named tuple
+        for i, part in enumerate(item):
+            yield f"{path}.{fields[i]}" if fields else f"{path}[{i}]", part
+    else:
+        for name in getattr(type(item), "__slots__", ()):
+            if isinstance(name, str) and hasattr(item, name):
+                yield f"{path}.{name}", getattr(item, name)
+        for name, part in getattr(item, "__dict__", {}).items():
+            yield f"{path}.{name}", part
