@@ -59,7 +59,7 @@ def a_callback(loss, data, opt):
 
 
 def a_throttled_callback(loss, data, opt, rng):
-    """throttle keeps a costly callback, such as the loss of the test data, from running too often."""
+    """throttle keeps a costly callback, here the loss of test data, from running too often."""
     test_x, test_y = rng.random((16, 784)), rng.random((16, 10))  # one batch of test data
 
     def evalcb():

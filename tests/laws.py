@@ -11,7 +11,8 @@ from tinyflux.tensor import Tensor
 # fmt: off
 COMPLEX_UFUNCS = {
     np.add, np.subtract, np.multiply, np.divide, np.negative, np.positive, np.exp, np.exp2,
-    np.expm1, np.log, np.log2, np.log10, np.log1p, np.sin, np.cos, np.tan, np.sinh, np.cosh, np.tanh,
+    np.expm1, np.log, np.log2, np.log10, np.log1p, np.sin, np.cos, np.tan, np.sinh, np.cosh,
+    np.tanh,
     np.square, np.sqrt, np.reciprocal, np.arctan, np.arcsin, np.arccos, np.arcsinh, np.arctanh,
 }
 # fmt: on

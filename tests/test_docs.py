@@ -1,4 +1,4 @@
-"""The pages in docs/ and the README: their examples run, and what is written from code is current."""
+"""The pages in docs/ and the README: their examples run, and what code writes is current."""
 
 import doctest
 import importlib.util

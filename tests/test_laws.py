@@ -53,12 +53,10 @@ def test_second_derivative_agrees_with_differences_of_the_first(name, data):
         weights = rng.standard_normal(np.shape(run(*x)))
         direction = [rng.standard_normal(a.shape) for a in x]
 
-        def slope(*a):
-            found = flux.gradient(lambda *b: np.sum(run(*b) ** 2 * weights), *a)  # noqa: B023
-            return sum(
-                (np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None),
-                0.0,
-            )
+        def slope(*a, run=run, weights=weights, direction=direction):
+            found = flux.gradient(lambda *b: np.sum(run(*b) ** 2 * weights), *a)
+            pairs = zip(found, direction, strict=True)
+            return sum((np.sum(g * d) for g, d in pairs if g is not None), 0.0)
 
         found = flux.gradient(slope, *x)
         again = [rng.standard_normal(a.shape) for a in x]

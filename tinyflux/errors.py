@@ -14,7 +14,7 @@ class NotDifferentiableError(FluxError, TypeError):
 
 
 class RecordingError(FluxError, TypeError):
-    """A value that is being recorded was used as if it were a plain array (read out, written to)."""
+    """A value that is being recorded was used like a plain array: read out, or written to."""
 
 
 class NotScalarError(FluxError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -27,7 +28,8 @@ class History:
     --------
     >>> import numpy as np, tinyflux as flux
     >>> W = flux.Tensor([1.0])
-    >>> h = flux.train_(lambda x: np.sum(W * x), flux.params(W), [1.0, 2.0], flux.SGD(0.5), epochs=2)
+    >>> loss = lambda x: np.sum(W * x)
+    >>> h = flux.train_(loss, flux.params(W), [1.0, 2.0], flux.SGD(0.5), epochs=2)
     >>> h, h.losses, h.epoch_means()
     (History(4 steps in 2 epochs, last loss -4), [1.0, 1.0, -0.5, -2.0], [1.0, -1.25])
     """
@@ -57,7 +59,7 @@ class History:
     def epoch_means(self):
         """The mean loss of each epoch that has steps."""
         cuts = [*self.epochs, len(self.losses)]
-        parts = (self.losses[a:b] for a, b in zip(cuts, cuts[1:], strict=False))
+        parts = (self.losses[a:b] for a, b in pairwise(cuts))
         return [sum(p) / len(p) for p in parts if p]
 
     def plot(self, ax=None):

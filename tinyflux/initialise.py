@@ -13,6 +13,8 @@ import numpy as np
 
 from .seeding import generator
 
+SQRT2 = math.sqrt(2)  # makes up for the half that relu sets to 0
+
 
 def fans(shape):
     """(fan_in, fan_out) of a weight: how many inputs an output sees, and the other way round.
@@ -81,7 +83,7 @@ def glorot_normal(shape, rng, gain=1.0):
 
 
 @initialiser
-def kaiming_uniform(shape, rng, gain=math.sqrt(2)):
+def kaiming_uniform(shape, rng, gain=SQRT2):
     """Uniform on +-gain sqrt(3 / fan_in).
 
     Source: He et al., "Delving deep into rectifiers" (2015), eq. 10, which fixes the variance.
@@ -90,7 +92,7 @@ def kaiming_uniform(shape, rng, gain=math.sqrt(2)):
 
 
 @initialiser
-def kaiming_normal(shape, rng, gain=math.sqrt(2)):
+def kaiming_normal(shape, rng, gain=SQRT2):
     """Normal with standard deviation gain / sqrt(fan_in).
 
     Source: He et al. (2015), eq. 10.
@@ -100,7 +102,7 @@ def kaiming_normal(shape, rng, gain=math.sqrt(2)):
 
 @initialiser
 def truncated_normal(shape, rng, mean=0.0, std=1.0, lo=-2.0, hi=2.0):
-    """Normal, cut off at `lo` and `hi` (absolute bounds), by inverting the distribution function."""
+    """Normal, cut off at `lo` and `hi`, by inverting the distribution function."""
     from scipy.special import ndtr, ndtri
 
     low, high = ndtr((lo - mean) / std), ndtr((hi - mean) / std)

@@ -1,4 +1,4 @@
-"""Attaches `+ - * / @ ** []`, `.sum()`, `.T`, ... to Tensor: each is the NumPy function of that name.
+"""Attaches `+ - * / @ ** []`, `.sum()`, `.T`, ... to Tensor: each is NumPy's function.
 
 Outside a gradient the result is a plain array, as everywhere.
 """

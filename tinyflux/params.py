@@ -1,7 +1,7 @@
 """`Params`: which arrays to train.
 
-It goes by identity: two parameters with equal values are two parameters, and one that is used in two
-places is one. It holds references, never copies.
+It goes by identity: two parameters with equal values are two parameters, and one that is used in
+two places is one. It holds references, never copies.
 """
 
 from .tensor import Tensor
@@ -96,7 +96,7 @@ class Params:
         return list(self.by_id.values()), list(self._names.values())
 
     def __setstate__(self, state):
-        self.__init__(*state)  # type: ignore[misc]
+        self.__init__(*state)
 
     def __repr__(self):
         return f"Params([{', '.join(f'{self.name(t)} {t.shape}' for t in self)}])"

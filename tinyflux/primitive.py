@@ -16,8 +16,8 @@ Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules a
 they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
 No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
 
-What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it through
-`protocols.py`.
+What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it
+through `protocols.py`.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Tensor:
 
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __getattr__
         __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __getattr__
-        __pow__ = __rpow__ = __mod__ = __lt__ = __le__ = __gt__ = __ge__ = __getattr__  # type: ignore[assignment]
+        __pow__ = __rpow__ = __mod__ = __lt__ = __le__ = __gt__ = __ge__ = __getattr__
         __getitem__ = __getattr__
 
         def __neg__(self) -> Any: ...

@@ -134,7 +134,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         run.flush()
     except KeyboardInterrupt as interrupt:
         run.flush()
-        interrupt.history = run.history  # type: ignore[attr-defined]
+        interrupt.history = run.history
         interrupt.add_note(
             f"training was interrupted after step {len(run.history)}; "
             "the losses so far are in the attribute `history`"
@@ -233,8 +233,8 @@ def arguments(args):
     """(ps, data, opt) of either form of `train_`."""
     if len(args) not in (2, 3):
         raise TypeError(
-            f"train_(loss, ps, data, opt) or train_(loss, data, opt) is wanted, got {1 + len(args)} "
-            "arguments"
+            f"train_(loss, ps, data, opt) or train_(loss, data, opt) is wanted, got "
+            f"{1 + len(args)} arguments"
         )
     data, opt = args[-2:]
     if isinstance(opt, type) or not hasattr(opt, "step_"):
@@ -276,8 +276,8 @@ def refuse_odd_data(data):
         not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
     ):
         raise TypeError(
-            f"train_: data is a {type(data).__name__}; something to iterate over is wanted, such as "
-            "[(x, y)] or DataLoader((X, Y))"
+            f"train_: data is a {type(data).__name__}; something to iterate over is wanted, "
+            "such as [(x, y)] or DataLoader((X, Y))"
         )
 
 
@@ -312,8 +312,8 @@ def explained(error, loss, d, step):
         )
         what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
         return TypeError(
-            f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: {misfit}. "
-            "Data for loss(x, y) are pairs, such as [(x, y)], zip(xs, ys) or DataLoader((X, Y))"
+            f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: "
+            f"{misfit}. Data for loss(x, y) are pairs: [(x, y)], zip(xs, ys), DataLoader((X, Y))"
         )
     except ValueError:
         pass

@@ -24,7 +24,7 @@ def named_tensors(*models):
 
 
 def reachable(*models):
-    """Everything that can be reached from `models`, with its path, each object once, depth first."""
+    """Everything that can be reached from `models`, with its path: each once, depth first."""
     seen = set()
     for i, model in enumerate(models):
         stack = [("" if len(models) == 1 else f"[{i}]", model)]

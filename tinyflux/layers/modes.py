@@ -5,7 +5,7 @@ from ..walking import reachable
 
 
 def training(layer):
-    """Whether `layer` should behave as in training: while a gradient is taken, unless it is told."""
+    """Whether `layer` behaves as in training: while a gradient is taken, unless it is told."""
     return open_tape.get() is not None if layer.mode is None else layer.mode
 
 

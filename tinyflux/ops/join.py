@@ -1,5 +1,7 @@
 """Derivatives of joining and splitting: each part gets its piece of the gradient."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..primitive import composed, primitive, sample
@@ -93,7 +95,7 @@ def array_split(x, indices_or_sections, axis=0):
         points = np.cumsum([0] + [len(part) for part in parts]).tolist()
     else:  # as slices, which may run backwards or past the end
         points = [0, *indices_or_sections, n]
-    return [x[(*at, slice(*cut))] for cut in zip(points[:-1], points[1:], strict=True)]
+    return [x[(*at, slice(*cut))] for cut in pairwise(points)]
 
 
 @composed(

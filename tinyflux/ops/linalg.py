@@ -315,7 +315,6 @@ def well_conditioned(rng, shape):
 
 def symmetric(f, x):
     """f of a positive definite matrix made of x."""
-    x = x if type(x) is np.ndarray else x
     return f(np.matmul(x, np.swapaxes(x, -1, -2)))
 
 

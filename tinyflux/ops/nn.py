@@ -29,7 +29,7 @@ def sums(x, axis):
 
 
 def needs_axes(x, name):
-    """x as an array with axes, of floating-point numbers, or the reason why a number will not do."""
+    """x as an array with axes, of floating-point numbers, or why a number will not do."""
     x = np.asarray(x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")

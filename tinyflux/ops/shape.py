@@ -169,6 +169,8 @@ def pad(x, pad_width, mode="constant", **kwargs):
 
 
 # fmt: off
-without_gradient(np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like,
-                 np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj, np.array_repr, np.array_str,
-                 np.array2string, np.shares_memory, np.may_share_memory, np.array_equal, np.allclose)
+without_gradient(
+    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like,
+    np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj, np.array_repr, np.array_str,
+    np.array2string, np.shares_memory, np.may_share_memory, np.array_equal, np.allclose,
+)

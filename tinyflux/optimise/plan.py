@@ -100,7 +100,7 @@ class Lane:
     """A group, bound to its arrays: the constants of a step, and the blocks of every stage.
 
     `x` is the parameter itself where that can be. Otherwise it is a copy end to end, written back
-    afterwards; or, where no rule reads the parameters (`remote`), what is to be subtracted from them.
+    afterwards; or, where no rule reads the parameters (`remote`), what is to be subtracted.
     `inputs` says what goes into each stage; None: the gradient as it comes.
     """
 
