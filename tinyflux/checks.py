@@ -91,3 +91,37 @@ def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
     if math.isnan(number) or number < least:
         raise ValueError(f"{name} is {value!r}, but it must be {wanted}")
     return number
+
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
+
+
+def real_array(data, who):
+    """`data` as an array of real floating-point numbers, or a TypeError that says what to do."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # ragged lists
+        raise TypeError(f"{who}: the lists do not form an array: {error}") from None
+    if array.dtype.newbyteorder("=") in FLOATS:
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    got = f"{who}: got dtype {array.dtype}; wanted real floating-point numbers"
+    if array.dtype.kind in "biu":
+        remedy = "integers have no gradient: use x.astype(np.float32) or write 2.0 instead of 2"
+    elif array.dtype.kind == "c":
+        remedy = "complex numbers are not supported: pass real and imaginary parts as two arrays"
+    elif array.dtype == np.float16:
+        remedy = "float16 overflows at 65504 in ordinary sums: use x.astype(np.float32)"
+    else:
+        remedy = "make it np.array(..., dtype=np.float32)"
+    raise TypeError(f"{got} ({remedy})")
+
+
+def as_operand(value, who):
+    """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{who}: got a masked array, whose mask would be lost; fill it")
+    if value is None or isinstance(value, np.generic):
+        return value
+    return np.asarray(value)

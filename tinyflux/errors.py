@@ -59,3 +59,28 @@ class ShapeError(FluxError, ValueError):
 
     def __str__(self):
         return f"{self.layer}{self.place}: {self.args[0]}"
+
+
+# ------------------------------------------------------------------------------- their sentences
+
+
+def no_rule(name):
+    return NotDifferentiableError(
+        f"{name} has no derivative rule, so it cannot be used on a value that is being recorded. "
+        "Write it with functions that have one, declare one with rule(...), or cut the gradient "
+        "on purpose with detach(t): see docs/operations.md."
+    )
+
+
+def out_refused(name):
+    return RecordingError(
+        f"{name}(..., out=...): writing into an array would change what the tape has recorded. "
+        "Leave out= away and use the value that is returned; for a += t write a = a + t."
+    )
+
+
+def foreign(name):
+    return RecordingError(
+        f"{name}: got a value that another thread or task is recording; pass its plain "
+        "array there with detach(t)."
+    )

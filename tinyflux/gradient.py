@@ -9,12 +9,14 @@ from contextvars import Context
 
 import numpy as np
 
+from .checks import real_array
 from .errors import NotScalarError
 from .grads import Grads
 from .params import Params
 from .primitive import primitive
-from .tape import Tape, open_tape
-from .tensor import FLOATS, Tensor, real_array, recorded
+from .seeds import brief_type, fitting_seed, one_like
+from .tape import Tape, open_tape, recording
+from .tensor import Tensor, recorded
 
 
 @primitive(lambda g, y: g, samples=())
@@ -123,7 +125,7 @@ class Pullback:
 
     def __init__(self, f, args):
         self.ps = as_params(args)
-        outer = open_tape.get()
+        outer = recording()
         self.tape = tape = Tape() if outer is None else outer
         before = tape.sources
         try:
@@ -141,13 +143,13 @@ class Pullback:
         finally:
             if outer is None:
                 open_tape.set(None)
-                tape.mark.open = False
+                mark = tape.close()
             else:
                 tape.sources = before
         self.rows = tape.rows if outer is None else tape.rows[begin:]
         self.value = out
         if outer is None and type(out) is Tensor:
-            self.value = out.data if out.mark is tape.mark else np.array(out.data)
+            self.value = out.data if out.mark is mark else np.array(out.data)
 
     def __call__(self, seed):
         """The gradients, for `seed` as the gradient of the output."""
@@ -163,9 +165,8 @@ class Pullback:
             return [None] * len(self.wanted)
         grads = {id(out): seed}
         if open_tape.get() is self.tape:
-            walk_recording(self.rows, grads, self.wanted)
-            return [grads.get(key) for key in self.wanted]
-        if type(seed) is Tensor:
+            walk(depending_on(self.wanted, self.rows), grads, record=True)
+        elif type(seed) is Tensor:
             walk(self.rows, grads)
         else:
             QUIET.copy().run(walk, self.rows, grads)
@@ -207,58 +208,15 @@ def own_leaf(a, i, outer):
     return recorded(real_array(a, f"gradient: argument {i + 1}"), None)
 
 
-ONES = {kind: kind(1) for kind in (np.float32, np.float64, np.longdouble)}
-
-
-def one_like(out):
-    """The gradient of a loss towards itself; a loss that is no number is refused."""
-    data = out.data if type(out) is Tensor else out
-    if type(data) in ONES:
-        return ONES[type(data)]
-    dtype = getattr(data, "dtype", None)
-    if dtype is not None and dtype in FLOATS and data.ndim == 0:  # (np.dtype("f8") == None holds)
-        return dtype.type(1)
-    if isinstance(data, (float, int)):
-        return 1.0
-    if data is None:
-        raise NotScalarError("the function returned None; did you forget `return`?")
-    shape = np.shape(data)
-    if shape and dtype is not None:
-        raise NotScalarError(
-            f"the function returned an array of shape {shape}, and a gradient is defined for one "
-            "number: add .sum() or .mean(), or use jacobian"
-        )
-    if dtype is not None and dtype.kind in "iub":
-        return 1.0  # a count: a number, with no gradient
-    raise NotScalarError(f"the function returned {brief_type(data)}; one real number is wanted")
-
-
-def brief_type(value):
-    """The type of a value for a message."""
-    dtype = getattr(value, "dtype", None)
-    return f"a number of dtype {dtype}" if dtype is not None else f"a {type(value).__name__}"
-
-
-def fitting_seed(seed, out):
-    """`seed` in the shape and dtype of the output."""
-    if np.shape(seed) != np.shape(out.data):
-        raise ValueError(
-            f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out.data)}"
-        )
-    tape = open_tape.get()
-    if tape is not None and tape.tracks(seed):
-        return seed
-    return np.asarray(seed, out.data.dtype)
-
-
 # ------------------------------------------------------------------------------- walking back
 
 
-def walk(rows, grads):
+def walk(rows, grads, record=False):
     """Pull the gradients in `grads` (id of Tensor -> array) back through `rows`.
 
     The first contribution to a Tensor is borrowed as it comes, the second makes a new array, and
-    into that further ones are added in place.
+    into that further ones are added in place. With `record` the rules get the Tensors themselves
+    in the place of their arrays, so that what they compute is recorded in turn.
     """
     made = set()  # the ids whose array was made here
 
@@ -276,7 +234,7 @@ def walk(rows, grads):
             continue
         g = grads.pop(key)
         if operation.body is not None:  # fused: shapes and dtypes are as they should be
-            if type(g) is Tensor:
+            if record or type(g) is Tensor:
                 pulled = through_body(operation, g, arrays, params, live)
             else:
                 pulled = operation.joint(g, output.data, arrays, live, **params)
@@ -287,7 +245,8 @@ def walk(rows, grads):
                 else:
                     grads[key] = d
             continue
-        for i, d in zip(live, operation.pull(g, output.data, arrays, live, params)):
+        y = output if record else output.data
+        for i, d in zip(live, operation.pull(g, y, arrays, live, params)):
             if d is None:
                 continue
             x = arrays[i]
@@ -302,33 +261,16 @@ def walk(rows, grads):
                 grads[key] = d
 
 
-def walk_recording(rows, grads, wanted):
-    """`walk` where a tape is open: the rules get the Tensors, and so are recorded themselves."""
+def depending_on(wanted, rows):
+    """The rows that depend on the Tensors with these ids, with Tensors in the place of arrays."""
     active = set(wanted)
-    relevant = []
-    for row in rows:
-        _, operands, _, _, output, _ = row
-        if any(id(t) in active for t in operands):
-            active.add(id(output))
-            relevant.append(row)
-    for operation, operands, arrays, params, output, live in reversed(relevant):
-        g = grads.pop(id(output), None)
-        if g is None:
-            continue
+    found = []
+    for operation, operands, _, params, output, live in rows:
         live = [i for i in live if id(operands[i]) in active]
-        if operation.body is not None:
-            pulled = through_body(operation, g, operands, params, live)
-        else:
-            pulled = operation.pull(g, output, operands, live, params)
-        for i, d in zip(live, pulled, strict=True):
-            if d is None:
-                continue
-            if d.shape != arrays[i].shape:
-                d = unbroadcast(d, arrays[i].shape)
-            if d.dtype != arrays[i].dtype:
-                d = d.astype(arrays[i].dtype)
-            key = id(operands[i])
-            grads[key] = grads[key] + d if key in grads else d
+        if live:
+            active.add(id(output))
+            found.append((operation, operands, operands, params, output, live))
+    return found
 
 
 def through_body(operation, g, operands, params, live):
@@ -336,7 +278,7 @@ def through_body(operation, g, operands, params, live):
 
     def body(*moving):
         full = list(operands)
-        for i, t in zip(live, moving, strict=True):
+        for i, t in zip(live, moving):
             full[i] = t
         return operation.body(*full, **params)
 

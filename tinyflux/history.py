@@ -31,7 +31,7 @@ class History:
     >>> loss = lambda x: np.sum(W * x)
     >>> h = flux.train_(loss, flux.params(W), [1.0, 2.0], flux.SGD(0.5), epochs=2)
     >>> h, h.losses, h.epoch_means()
-    (History(4 steps in 2 epochs, last loss -4), [1.0, 1.0, -0.5, -2.0], [1.0, -1.25])
+    (History(4 steps in 2 epochs, last loss -2), [1.0, 1.0, -0.5, -2.0], [1.0, -1.25])
     """
 
     def __init__(self):

@@ -8,7 +8,7 @@ import numpy as np
 from .errors import RecordingError
 from .ops.index import getitem
 from .primitive import OPERATIONS, primitive, sample
-from .tape import open_tape
+from .tape import recording
 from .tensor import Tensor
 
 BINARY = {
@@ -78,7 +78,7 @@ def transpose(self, *axes):
 
 def item_set(self, index, value):
     """t[i] = v: into the parameter itself, outside a gradient only."""
-    if open_tape.get() is not None or self.mark is not None:
+    if recording() is not None or self.mark is not None:
         raise RecordingError(
             "t[i] = v would change a value that the tape has recorded. Make a new one: "
             "np.where(mask, v, t), or np.concatenate of the parts."

@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from .errors import NotDifferentiableError, RecordingError
+from .checks import as_operand
+from .errors import foreign, out_refused
 from .tape import open_tape
 from .tensor import Tensor, new
 
@@ -111,16 +112,15 @@ class Operation:
         for i, t in enumerate(operands):
             kind = type(t)
             if kind is Tensor:
-                if tape is not None:
-                    if t.mark is tape.mark or id(t) in tape.sources:
-                        live.append(i)
-                    elif t.mark is not None and t.mark.open:
-                        raise foreign(self)
+                if tape is not None and (t.mark is tape.mark or id(t) in tape.sources):
+                    live.append(i)
+                elif t.mark is not None and t.mark.open:
+                    raise foreign(self.name)
                 arrays.append(t.data)
             elif kind is ndarray or kind in ORDINARY:
                 arrays.append(t)
             else:
-                arrays.append(as_operand(t, self))
+                arrays.append(as_operand(t, self.name))
         y = self.kernel(*arrays, **params)
         if not live:
             return y
@@ -253,37 +253,3 @@ def late(module, name):
 
 def _find(name):
     return OPERATIONS[name]
-
-
-def as_operand(value, operation):
-    """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{operation.name}: got a masked array, whose mask would be lost; fill it")
-    if value is None or isinstance(value, np.generic):
-        return value
-    return np.asarray(value)
-
-
-# ------------------------------------------------------------------------------- refusing
-
-
-def no_rule(name):
-    return NotDifferentiableError(
-        f"{name} has no derivative rule, so it cannot be used on a value that is being recorded. "
-        "Write it with functions that have one, declare one with rule(...), or cut the gradient "
-        "on purpose with detach(t): see docs/operations.md."
-    )
-
-
-def out_refused(name):
-    return RecordingError(
-        f"{name}(..., out=...): writing into an array would change what the tape has recorded. "
-        "Leave out= away and use the value that is returned; for a += t write a = a + t."
-    )
-
-
-def foreign(operation):
-    return RecordingError(
-        f"{operation.name}: got a value that another thread or task is recording; pass its plain "
-        "array there with detach(t)."
-    )

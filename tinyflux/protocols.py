@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-from .errors import RecordingError
-from .primitive import OPERATIONS, PLAIN, no_rule, out_refused
+from .errors import RecordingError, no_rule, out_refused
+from .primitive import OPERATIONS, PLAIN
 from .tape import open_tape
 from .tensor import Tensor
 

@@ -21,6 +21,19 @@ from .tensor import Mark, Tensor
 open_tape: ContextVar = ContextVar("open_tape", default=None)
 
 
+CLOSED = Mark()
+CLOSED.open = False
+
+
+def recording():
+    """The tape that records here and now, or None.
+
+    A task that was begun inside a gradient may outlive it, and finds the closed tape still set.
+    """
+    tape = open_tape.get()
+    return tape if tape is not None and tape.mark.open else None
+
+
 class Tape:
     """The rows recorded by one call of `gradient` or `pullback`, printable as a program.
 
@@ -45,6 +58,12 @@ class Tape:
     def __len__(self):
         return len(self.rows)
 
+    def close(self):
+        """End the recording: from now on nothing is tracked. Returns the mark of what was."""
+        mark, self.mark, self.sources = self.mark, CLOSED, {}
+        mark.open = False
+        return mark
+
     def tracks(self, t):
         """Whether a gradient flows to `t` on this tape."""
         return type(t) is Tensor and (t.mark is self.mark or id(t) in self.sources)
@@ -61,8 +80,11 @@ class Tape:
                 lines.append((f"{names[id(value)]} = Tensor", value))
             return names[id(value)]
 
-        for source in self.sources.values():
-            name(source)
+        made = {id(output) for *_, output, _ in self.rows}
+        for _, operands, *_ in self.rows:
+            for t in operands:
+                if type(t) is Tensor and id(t) not in made:
+                    name(t)
         for operation, operands, _, params, output, _ in self.rows:
             given = [name(t) for t in operands] + [f"{k}={brief(v)}" for k, v in params.items()]
             names[id(output)] = f"x{len(names) + 1}"

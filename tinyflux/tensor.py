@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import real_array
 from .errors import RecordingError
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
 
 
 class Mark:
@@ -167,27 +166,3 @@ def detach(t):
     (array(3.),)
     """
     return np.array(t.data if isinstance(t, Tensor) else t)
-
-
-def real_array(data, who):
-    """`data` as an array of real floating-point numbers, or a TypeError that says what to do."""
-    if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
-    if isinstance(data, Tensor):
-        data = np.asarray(data)
-    try:
-        array = np.asarray(data)
-    except ValueError as error:  # ragged lists
-        raise TypeError(f"{who}: the lists do not form an array: {error}") from None
-    if array.dtype.newbyteorder("=") in FLOATS:
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    got = f"{who}: got dtype {array.dtype}; wanted real floating-point numbers"
-    if array.dtype.kind in "biu":
-        remedy = "integers have no gradient: use x.astype(np.float32) or write 2.0 instead of 2"
-    elif array.dtype.kind == "c":
-        remedy = "complex numbers are not supported: pass real and imaginary parts as two arrays"
-    elif array.dtype == np.float16:
-        remedy = "float16 overflows at 65504 in ordinary sums: use x.astype(np.float32)"
-    else:
-        remedy = "make it np.array(..., dtype=np.float32)"
-    raise TypeError(f"{got} ({remedy})")

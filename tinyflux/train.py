@@ -15,11 +15,12 @@ import numpy as np
 
 from .callbacks import SkipDatum, StopTraining, phase
 from .errors import NoGradientError, NonFiniteLossError
-from .gradient import Pullback, one_like
+from .gradient import Pullback
 from .grads import Grads
 from .history import History, TrainingState
 from .params import Params
 from .progress import progress_bar
+from .seeds import one_like
 from .tensor import Tensor
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..activations import identity
+from ..checks import as_operand
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
 from ..ops.nn import dense
@@ -61,7 +62,13 @@ class Dense:
 
     def __call__(self, x):
         weight, f = self.weight, self.activation
-        array = x.data if type(x) is Tensor else np.asarray(x)
+        array = (
+            x.data
+            if type(x) is Tensor
+            else as_operand(x, repr(self))
+            if type(x) is not np.ndarray
+            else x
+        )
         n_in, dtype = weight.data.shape[0], weight.data.dtype
         if array.ndim == 0 or array.shape[-1] != n_in:
             raise ShapeError(repr(self), misfit(array.shape, n_in))

@@ -1,12 +1,12 @@
 """Training and test mode of the layers that behave differently in them (Dropout, ...)."""
 
-from ..tape import open_tape
+from ..tape import recording
 from ..walking import reachable
 
 
 def training(layer):
     """Whether `layer` behaves as in training: while a gradient is taken, unless it is told."""
-    return open_tape.get() is not None if layer.mode is None else layer.mode
+    return recording() is not None if layer.mode is None else layer.mode
 
 
 def testmode_(model, mode=True):
