@@ -277,6 +277,17 @@ def test_pullback_from_outside_can_be_differentiated_towards_its_seed(f):
     assert d(lambda s: back(s)[0] * s)(5.0) == 10 * slope
 
 
+def test_parameters_of_an_inner_gradient_are_constants_around_it():
+    w = flux.Tensor(2.0)
+
+    def f(x):
+        gradient(lambda: w * x, flux.params(w))
+        assert type(w * 2.0) is not flux.Tensor
+        return x * w
+
+    assert d(f)(1.0) == 2
+
+
 def test_inner_gradient_towards_other_things_does_not_see_the_outer_ones():
     def f(x):
         inner = flux.Tensor(2.0)

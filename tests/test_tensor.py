@@ -110,10 +110,11 @@ def as_array(x):
 def test_operators_outside_a_gradient_are_those_of_the_array(op, dtype, other):
     a = np.array([1.0, 2.5, 3.0], dtype)
     t = Tensor(a)
+    of_arrays = np.power if op is operator.pow else op  # whose dtypes have varied with NumPy's age
     for got, wanted in [
-        (op(t, other), op(a, as_array(other))),
-        (op(other, t), op(as_array(other), a)),
-        (op(t, t), op(a, a)),
+        (op(t, other), of_arrays(a, as_array(other))),
+        (op(other, t), of_arrays(as_array(other), a)),
+        (op(t, t), of_arrays(a, a)),
     ]:
         assert type(got) is type(wanted) and got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, wanted)
@@ -164,7 +165,7 @@ METHODS = {
     "argmin": [(1,)], "argsort": [(), (0,)], "any": [(), (0,)], "all": [()], "round": [(), (1,)],
     "ravel": [(), ("F",)], "flatten": [(), ("F",)], "squeeze": [()], "swapaxes": [(0, 1)],
     "diagonal": [(), (1,)], "trace": [(), (1,)], "repeat": [(2,), (2, 0)],
-    "take": [([0, 1],), ([0], 1)], "dot": [(np.ones(3),)], "clip": [(0.1, 0.4), {"min": 0.3}],
+    "take": [([0, 1],), ([0], 1)], "dot": [(np.ones(3),)], "clip": [(0.1, 0.4), (None, 0.3)],
     "sort": [(), (0,)], "reshape": [(3, 2), ((3, 2),), (-1,), (6, 1)],
     "transpose": [(), (1, 0), ((1, 0),), (None,)], "astype": [(np.float32,), (int,), (bool,)],
     "copy": [()], "tolist": [()],
@@ -379,7 +380,7 @@ def test_detach_cuts_on_purpose():
     ],
 )  # fmt: skip
 def test_out_is_refused(f):
-    with pytest.raises((flux.RecordingError, TypeError), match="out"):
+    with pytest.raises(flux.RecordingError, match=r"\(\.\.\., out=\.\.\.\): .*Leave out= away"):
         inside(f, np.ones(2))
 
 

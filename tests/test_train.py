@@ -519,6 +519,8 @@ def test_history():
     assert h.recorded["half"][0] == (1, 0.5)
     assert len(h) == 4
     assert repr(h) == "History(4 steps in 2 epochs, last loss 9)"
+    h.begin_epoch()  # one without a step has no mean
+    assert h.epoch_means() == [14.5, 6.5]
     assert all(type(v) is float for v in h.losses)
     assert h.seconds > 0
 

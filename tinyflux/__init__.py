@@ -10,7 +10,8 @@ The names below stand in the order in which a newcomer should meet them.
 # isort: skip_file
 from . import ops, protocols, operators
 
-from .tensor import Tensor, detach
+from .tensor import Tensor
+from .protocols import detach
 from .gradient import gradient, withgradient, pullback
 from .jacobian import jacobian, hessian
 from .testing import gradcheck
@@ -30,6 +31,7 @@ from . import losses
 
 from .optimise import *  # noqa: F403  (all update rules, modifiers and schedules)
 from .train import train_, update_
+from .compiled import compiled
 from .history import History, TrainingState
 from .callbacks import (
     throttle, stop, skip, epochs, patience, early_stopping, plateau, stop_early,
@@ -43,7 +45,7 @@ from .seeding import seed_
 
 from .errors import (
     FluxError, NotDifferentiableError, RecordingError, NotScalarError, NoGradientError,
-    NotAskedError, NonFiniteLossError, ShapeError,
+    NotAskedError, NonFiniteLossError, ShapeError, CannotCompileError,
 )  # fmt: skip
 
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@ import numpy as np
 
 from .ops.nn import logsoftmax, logsumexp, softmax
 from .primitive import primitive
+from .tensor import Tensor
 
 __all__ = [
     "elu", "gelu", "hardsigmoid", "hardtanh", "identity", "leakyrelu", "logsigmoid", "logsoftmax",
@@ -24,7 +25,7 @@ GELU_WIDTH = float(np.sqrt(2 / np.pi))
 
 def floats(x):
     """x as an array of floating-point numbers (integers become float64)."""
-    x = np.asarray(x)
+    x = x if isinstance(x, Tensor) else np.asarray(x)
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
@@ -131,10 +132,9 @@ def selu(x):
 
 def gelu_slope(g, y, x):
     """h + x h' with h = (1 + tanh u) / 2 = sigmoid(2u)."""
-    inside = np.minimum(x * x, 1e4)  # far out the slope is 0 or 1, and must not overflow
-    u = GELU_WIDTH * x * (1 + 0.044715 * inside)
-    h = sigmoid(2 * u)
-    bend = 2 * h * (1 - h) * GELU_WIDTH * (1 + 0.134145 * inside)
+    near = np.clip(x, -100, 100)  # farther out the slope is 0 or 1, and must not overflow
+    h = sigmoid(2 * GELU_WIDTH * near * (1 + 0.044715 * near * near))
+    bend = 2 * h * (1 - h) * GELU_WIDTH * (1 + 0.134145 * near * near)
     return g * (h + x * bend)
 
 
@@ -151,8 +151,8 @@ def gelu(x):
     array([  -0.,    0., 1000.])
     """
     x = floats(x)
-    u = GELU_WIDTH * x * (1 + 0.044715 * np.minimum(x * x, 1e4))
-    return x * (0.5 * (1 + np.tanh(u)))
+    near = np.clip(x, -100, 100)  # farther out tanh is -1 or 1, and the cube must not overflow
+    return x * (0.5 * (1 + np.tanh(GELU_WIDTH * near * (1 + 0.044715 * near * near))))
 
 
 @primitive(lambda g, y, x: g * swish_bend(x, sigmoid(x)))

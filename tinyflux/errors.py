@@ -32,6 +32,10 @@ class NotAskedError(FluxError, KeyError):
         return str(self.args[0])  # KeyError would show the quoted repr of the sentence
 
 
+class CannotCompileError(FluxError, TypeError):
+    """A compiled function does something that would be frozen as it was when it was recorded."""
+
+
 class NonFiniteLossError(FluxError, FloatingPointError):
     """The loss became NaN or infinite; nothing was updated with it.
 

@@ -219,6 +219,8 @@ def walk(rows, grads, record=False):
     in the place of their arrays, so that what they compute is recorded in turn.
     """
     made = set()  # the ids whose array was made here
+    tape = recording() if record else None
+    tracing = tape is not None and tape.tracing
 
     def add(key, d):
         old = grads[key]
@@ -234,7 +236,9 @@ def walk(rows, grads, record=False):
             continue
         g = grads.pop(key)
         if operation.body is not None:  # fused: shapes and dtypes are as they should be
-            if record or type(g) is Tensor:
+            if tracing:
+                pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)
+            elif record or type(g) is Tensor:
                 pulled = through_body(operation, g, arrays, params, live)
             else:
                 pulled = operation.joint(g, output.data, arrays, live, **params)

@@ -1,5 +1,6 @@
 """`Grads`: what the loss wants changed in the parameters."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,8 +34,11 @@ class Grads(Mapping):
     array([6., 8.])
     """
 
+    __array_ufunc__ = None  # np.float64(2) * gs is ours
+    __eq__, __hash__ = object.__eq__, object.__hash__  # by identity
+
     def __init__(self, params, arrays):
-        self.params = params
+        self.params = params.copy()  # what becomes of the original does not concern the gradients
         self._arrays = arrays  # in the order of params
 
     def __getitem__(self, t):
@@ -79,9 +83,8 @@ class Grads(Mapping):
 
     def norm(self):
         """The Euclidean norm of all gradients taken as one vector."""
-        return float(
-            np.sqrt(sum(float(np.sum(np.square(g))) for g in self._arrays if g is not None))
-        )
+        parts = (g.astype(np.float64, copy=False) for g in self._arrays if g is not None)
+        return math.hypot(*(float(np.linalg.norm(part)) for part in parts))
 
     def copy(self):
         """The same gradients in new arrays."""
@@ -91,12 +94,12 @@ class Grads(Mapping):
         return self.map(np.negative)
 
     def __mul__(self, factor):
-        return self.map(lambda g: g * factor)
+        return self.map(lambda g: np.multiply(g, factor).astype(g.dtype, copy=False))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor):
-        return self.map(lambda g: g / divisor)
+        return self.map(lambda g: np.divide(g, divisor).astype(g.dtype, copy=False))
 
     def __add__(self, other):
         if not isinstance(other, Grads):

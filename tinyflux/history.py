@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 
 class History:
@@ -87,7 +85,6 @@ class History:
         return f"History({len(self)} steps in {len(self.epochs)} epochs{last}{end})"
 
 
-@dataclass(slots=True)
 class TrainingState:
     """Where training stands, for a callback that takes an argument.
 
@@ -107,12 +104,9 @@ class TrainingState:
         Seconds since the run began.
     """
 
-    epoch: int
-    step: int
-    loss: float
-    gradients: Any
-    batch: Any
-    run: Any
+    def __init__(self, epoch, step, loss, gradients, batch, run):
+        self.epoch, self.step, self.loss = epoch, step, loss
+        self.gradients, self.batch, self.run = gradients, batch, run
 
     params = property(lambda self: self.run.ps)
     opt = property(lambda self: self.run.opt)

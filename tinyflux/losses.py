@@ -10,7 +10,7 @@ Flux 0.12; eps is the machine epsilon of the prediction's type.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
-from .primitive import fused, sample
+from .primitive import fused, primitive, sample
 from .tensor import Tensor
 
 # fmt: off
@@ -39,7 +39,7 @@ def target(name, yhat, y, classes=False):
         raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
     if b.shape != shape:
         if classes and b.dtype.kind in "iu" and b.shape == shape[:-1]:
-            return yhat, one_hot(name, y, shape[-1], dtype)
+            return yhat, one_hot(y, k=shape[-1], dtype=dtype, name=name)
         raise ValueError(misfit(name, shape, b, classes))
     if b.dtype is not dtype and b.dtype != dtype:
         if b.dtype.kind not in "fiub":
@@ -59,7 +59,8 @@ def as_numbers(name, which, value):
     return array
 
 
-def one_hot(name, labels, k, dtype):
+@primitive(None, samples=())
+def one_hot(labels, *, k, dtype, name):
     """Whole-number labels as rows with one 1; a label out of range is refused."""
     low, high = labels.min(), labels.max()
     if low < 0 or high >= k:

@@ -6,8 +6,9 @@ Outside a gradient the result is a plain array, as everywhere.
 import numpy as np
 
 from .errors import RecordingError
-from .ops.index import getitem
+from .ops.index import getitem, pick, pulled_out, with_holes
 from .primitive import OPERATIONS, primitive, sample
+from .protocols import no_gradient
 from .tape import recording
 from .tensor import Tensor
 
@@ -76,6 +77,13 @@ def transpose(self, *axes):
     return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
 
+def item(self, index):
+    """t[index]; the index may hold whole numbers that `compiled` records."""
+    if (type(index) is tuple and Tensor in map(type, index)) or type(index) is Tensor:
+        return pick(self, *pulled_out(index), index=with_holes(index))
+    return getitem(self, index=index)
+
+
 def item_set(self, index, value):
     """t[i] = v: into the parameter itself, outside a gradient only."""
     if recording() is not None or self.mark is not None:
@@ -92,10 +100,15 @@ def cast(x, *, dtype):
     return np.asarray(x).astype(dtype)
 
 
+def converted(x, dtype):
+    """x in a type that has no gradients."""
+    return np.asarray(x).astype(dtype)
+
+
 def astype(self, dtype, copy=True):
     """A copy in another type; a type without gradients (int, bool) gives a plain array."""
     if np.dtype(dtype).kind != "f":
-        return self.data.astype(dtype)
+        return no_gradient(converted, (self,), {"dtype": np.dtype(dtype)})
     return cast(self, dtype=np.dtype(dtype))
 
 
@@ -136,7 +149,7 @@ attached = {
     "__abs__": lambda self: OPERATIONS[np.absolute](self),
     "__floordiv__": method(np.floor_divide),
     "__rfloordiv__": lambda self, other: np.floor_divide(other, self),
-    "__getitem__": lambda self, index: getitem(self, index=index),
+    "__getitem__": item,
     "__setitem__": item_set,
     "__iter__": rows,
     "__contains__": lambda self, value: bool(np.any(np.equal(self, value))),

@@ -34,7 +34,9 @@ class Params:
     def __init__(self, tensors=(), names=None):
         self.by_id = {}  # the Tensors in order
         self._names = {}
-        tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+            tensors = [tensors]
+        tensors = list(tensors)
         for t, name in zip(tensors, names or [None] * len(tensors), strict=True):
             self.add(t, name)
 
@@ -55,6 +57,12 @@ class Params:
         """Take `t` out, if it is there."""
         self.by_id.pop(id(t), None)
         self._names.pop(id(t), None)
+
+    def copy(self):
+        """The same Tensors in a collection of its own."""
+        new = object.__new__(Params)
+        new.by_id, new._names = self.by_id.copy(), self._names.copy()
+        return new
 
     def name(self, t):
         """What to call `t` in a message: its path in the model, or its shape."""
@@ -99,7 +107,8 @@ class Params:
         self.__init__(*state)
 
     def __repr__(self):
-        return f"Params([{', '.join(f'{self.name(t)} {t.shape}' for t in self)}])"
+        shown = (f"{self._names.get(id(t)) or 'Tensor'} {t.shape}" for t in self)
+        return f"Params([{', '.join(shown)}])"
 
 
 def _name_in(ps, t):

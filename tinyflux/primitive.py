@@ -169,8 +169,12 @@ class Operation:
         elif len(args) < n:
             kwargs = dict(kwargs)
             args += tuple(kwargs.pop(k) for k in self.names[len(args) : n])
+        if not kwargs:
+            return args[:n], kwargs
         if kwargs.get("out") is not None:
             raise out_refused(self.name)
+        if Tensor in map(type, kwargs.values()):  # asarray raises if a gradient would be lost
+            kwargs = {k: np.asarray(v) if type(v) is Tensor else v for k, v in kwargs.items()}
         return args[:n], {k: v for k, v in kwargs.items() if k != "out"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import RecordingError, no_rule, out_refused
 from .primitive import OPERATIONS, PLAIN
-from .tape import open_tape
+from .tape import open_tape, recording
 from .tensor import Tensor
 
 
@@ -23,9 +23,9 @@ def array_ufunc(self, ufunc, method, *inputs, **kwargs):
     if not touches_tape((inputs, kwargs)):
         return getattr(ufunc, method)(*plain(inputs), **plain(kwargs))
     if "out" in kwargs:
-        raise out_refused(ufunc.__name__)
-    if ufunc in PLAIN:
-        return getattr(ufunc, method)(*values(inputs), **kwargs)
+        return open_tape.get().write(ufunc, inputs, kwargs)
+    if ufunc in PLAIN and method == "__call__":
+        return no_gradient(ufunc, inputs, kwargs)
     if method != "__call__":
         whole = {
             ("add", "reduce"): np.sum,
@@ -57,15 +57,27 @@ def array_function(self, function, types, args, kwargs):
     if not touches_tape((args, kwargs)):
         return function(*plain(args), **plain(kwargs))
     if operation is not None:
+        if kwargs.get("out") is not None:
+            raise out_refused(operation.name)
         return operation.body(*args, **kwargs)
     if function in PLAIN:
-        return function(*values(args), **values(kwargs))
+        return no_gradient(function, args, kwargs)
     raise no_rule(function.__name__)
+
+
+def no_gradient(function, args, kwargs):
+    """A function without gradient gets the plain arrays; `compiled` makes it a row all the same."""
+    tape = recording()
+    if tape is not None and tape.tracing:
+        return tape.plain_call(function, args, kwargs)
+    return function(*values(args), **values(kwargs))
 
 
 def array(self, dtype=None, copy=None):
     """What NumPy calls for `np.asarray(t)`: refused while a gradient flows to `t`."""
     tape = open_tape.get()
+    if tape is not None and tape.tracing:
+        tape.read(self, "np.asarray")
     if (tape is not None and tape.tracks(self)) or (self.mark is not None and self.mark.open):
         raise RecordingError(
             "a value that is being recorded cannot be turned into a plain array unnoticed: its "
@@ -77,6 +89,48 @@ def array(self, dtype=None, copy=None):
 Tensor.__array__ = array  # type: ignore[attr-defined]
 Tensor.__array_ufunc__ = array_ufunc  # type: ignore[attr-defined]
 Tensor.__array_function__ = array_function  # type: ignore[attr-defined]
+
+
+def detach(t):
+    """The plain array behind `t`, cut off from the tape on purpose.
+
+    Parameters
+    ----------
+    t : Tensor or array_like
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy, through which no gradient flows.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.gradient(lambda x: x * flux.detach(x), 3.0)
+    (array(3.),)
+    """
+    tape = recording()
+    if tape is not None and tape.tracing and tape.tracks(t):
+        return tape.detached(t)
+    return np.array(t.data if isinstance(t, Tensor) else t)
+
+
+def guarded(name):
+    """A method of Tensor that reads its value out, which `compiled` refuses."""
+    read = getattr(Tensor, name)
+
+    def method(self, *args):
+        tape = recording()
+        if tape is not None and tape.tracing:
+            tape.read(self, f"{name.strip('_')}(...)")
+        return read(self, *args)
+
+    method.__doc__ = read.__doc__
+    return method
+
+
+for name in ("__float__", "__int__", "__bool__", "item", "tolist"):
+    setattr(Tensor, name, guarded(name))
 
 
 # ------------------------------------------------------------------------------- looking inside

@@ -15,6 +15,7 @@ result, and `live` the positions of the operands that a gradient flows to.
 
 from contextvars import ContextVar
 
+from .errors import out_refused
 from .tensor import Mark, Tensor
 
 # The tape that records in this thread and task, or None: there is no other state in the engine.
@@ -49,6 +50,8 @@ class Tape:
     """
 
     __slots__ = ("mark", "rows", "sources")
+    tracing = False  # True for the tape of `compiled`, on which everything counts
+    training = True  # whether layers behave as in training; `compiled` also records their use
 
     def __init__(self):
         self.rows = []
@@ -57,6 +60,10 @@ class Tape:
 
     def __len__(self):
         return len(self.rows)
+
+    def write(self, ufunc, inputs, kwargs):
+        """What `out=` does while this tape records."""
+        raise out_refused(ufunc.__name__)
 
     def close(self):
         """End the recording: from now on nothing is tracked. Returns the mark of what was."""

@@ -145,24 +145,3 @@ def _restore(data, trainable):
     t = recorded(data, None)
     t.trainable = trainable
     return t
-
-
-def detach(t):
-    """The plain array behind `t`, cut off from the tape on purpose.
-
-    Parameters
-    ----------
-    t : Tensor or array_like
-
-    Returns
-    -------
-    numpy.ndarray
-        A copy, through which no gradient flows.
-
-    Examples
-    --------
-    >>> import tinyflux as flux
-    >>> flux.gradient(lambda x: x * flux.detach(x), 3.0)
-    (array(3.),)
-    """
-    return np.array(t.data if isinstance(t, Tensor) else t)

@@ -1,20 +1,16 @@
 """`gradcheck`: is this gradient right?"""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .gradient import gradient
 from .tensor import Tensor
 
 
-@dataclass(frozen=True)
 class GradcheckReport:
     """The outcome of `gradcheck`: true if all entries agree, and a text that shows the worst."""
 
-    ok: bool
-    error: float
-    text: str
+    def __init__(self, ok, error, text):
+        self.ok, self.error, self.text = ok, error, text
 
     def __bool__(self):
         return self.ok

@@ -4,8 +4,10 @@ Nothing has to be registered: whatever holds Tensors is found, each object once,
 cyclic parts count once.
 """
 
+from collections import deque
 from collections.abc import Mapping
-from types import ModuleType
+from functools import partial
+from types import MethodType, ModuleType
 
 import numpy as np
 
@@ -43,13 +45,19 @@ def parts(path, item):
     if isinstance(item, Mapping):
         for key, part in item.items():
             yield f"{path}[{key!r}]", part
-    elif isinstance(item, (list, tuple)):
+    elif isinstance(item, (list, tuple, deque)):
         fields = getattr(item, "_fields", None)  # of a named tuple
         for i, part in enumerate(item):
             yield f"{path}.{fields[i]}" if fields else f"{path}[{i}]", part
+    elif isinstance(item, MethodType):  # of a layer: m.encode
+        yield path, item.__self__
+    elif isinstance(item, partial):
+        yield from parts(path, (item.func, *item.args, item.keywords))
     else:
-        for name in getattr(type(item), "__slots__", ()):
-            if isinstance(name, str) and hasattr(item, name):
-                yield f"{path}.{name}", getattr(item, name)
+        for kind in reversed(type(item).__mro__):
+            slots = vars(kind).get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if hasattr(item, name) and name not in ("__dict__", "__weakref__"):
+                    yield f"{path}.{name}", getattr(item, name)
         for name, part in getattr(item, "__dict__", {}).items():
             yield f"{path}.{name}", part

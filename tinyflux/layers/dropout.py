@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..ops.random import dropout, keep_mask
+from ..ops.random import dropout_mask
 from ..seeding import generator
 from ..tensor import Tensor
 from .modes import training
@@ -49,10 +49,8 @@ class Dropout:
             drawn = {a % len(shape) for a in np.atleast_1d(self.axis).tolist()}
             shape = tuple(n if i in drawn else 1 for i, n in enumerate(shape))
         dtype = np.result_type(x)
-        mask = keep_mask(
-            generator(self.rng), shape, self.p, dtype if dtype.kind == "f" else np.dtype(float)
-        )
-        return dropout(x, mask=mask)
+        dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
+        return x * dropout_mask(rng=self.rng, shape=shape, p=self.p, dtype=dtype)
 
     def __repr__(self):
         return constructor(self, self.p, **({} if self.axis is None else {"axis": self.axis}))

@@ -6,7 +6,10 @@ from ..walking import reachable
 
 def training(layer):
     """Whether `layer` behaves as in training: while a gradient is taken, unless it is told."""
-    return recording() is not None if layer.mode is None else layer.mode
+    if layer.mode is not None:
+        return layer.mode
+    tape = recording()
+    return tape is not None and tape.training
 
 
 def testmode_(model, mode=True):

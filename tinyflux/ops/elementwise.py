@@ -24,6 +24,7 @@ rule(np.remainder, lambda g, y: g, lambda g, y, a, b: -g * np.floor_divide(a, b)
 rule(np.positive, lambda g, y: g)
 rule(np.negative, lambda g, y: -g)
 rule(np.conjugate, lambda g, y: g)
+rule(np.copy, lambda g, y, x, **_: g, samples=[sample((3, 4))])
 rule(np.reciprocal, lambda g, y: -g * y * y, domain=POSITIVE)
 rule(np.square, lambda g, y, x: g * (2 * x))
 rule(np.sqrt, lambda g, y: g / (2 * y), domain=POSITIVE)
@@ -137,16 +138,19 @@ for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
 
 @primitive(
     lambda g, y, x, low, high: g * np.logical_and(np.greater_equal(x, low), np.less_equal(x, high)),
-    lambda g, y, x, low, high: g * np.less(x, low),
-    lambda g, y, x, low, high: g * np.greater(x, high),
-    samples=[sample((3, 4), (4,), (3, 1), by=lambda f, x, a, b: f(x, -np.abs(a), np.abs(b)))],
+    lambda g, y, x, low, high: g * np.logical_and(np.less(x, low), np.less_equal(low, high)),
+    lambda g, y, x, low, high: g * np.logical_or(np.greater(x, high), np.greater(low, high)),
+    samples=[
+        sample((3, 4), (4,), (3, 1), by=lambda f, x, a, b: f(x, -np.abs(a), np.abs(b))),
+        sample((3, 4), (4,), (3, 1)),
+    ],
 )
 def clamp(x, low, high):
     """min(max(x, low), high); the slope is 1 in the closed interval (at the bounds, too)."""
     return np.clip(x, low, high)
 
 
-@composed(np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), min=0.1)])
+@composed(np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), a_min=0.1, a_max=None)])
 def clip(x, a_min=None, a_max=None, *, min=None, max=None):
     low, high = (a if a is not None else b for a, b in ((a_min, min), (a_max, max)))
     return clamp(x, -np.inf if low is None else low, np.inf if high is None else high)
@@ -187,7 +191,7 @@ rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), domain=POSITIVE)
 rule(
     "scipy.special.xlogy",
     lambda g, y, a, b: g * xlogy(1.0, b),
-    lambda g, y, a, b: g * a / b,
+    lambda g, y, a, b: g * (a / np.where(np.equal(a, 0), 1, b)),  # 0 where a is 0
     domain=POSITIVE,
 )
 
@@ -220,5 +224,5 @@ without_gradient(
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isinf, np.isfinite, np.isneginf, np.isposinf, np.signbit, np.isclose,
     np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.fix, np.floor_divide,
-    np.spacing, np.nextafter, np.heaviside,
+    np.spacing, np.heaviside,
 )

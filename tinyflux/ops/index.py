@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..primitive import composed, primitive, sample, without_gradient
+from ..tensor import Tensor
 
 BASIC = (int, slice, type(None), type(Ellipsis), np.integer)
 
@@ -47,6 +48,52 @@ def scatter(x, *, index, shape):
     else:
         np.add.at(y, index, x)
     return y
+
+
+# An index that is itself recorded (by `compiled`): its arrays are operands, HOLE marks their places.
+HOLE = type("Hole", (), {"__repr__": lambda self: "HOLE"})()
+
+
+def with_holes(index):
+    """The index with a HOLE for every Tensor in it."""
+    parts = index if type(index) is tuple else (index,)
+    return tuple(HOLE if type(i) is Tensor else i for i in parts)
+
+
+def pulled_out(index):
+    """The Tensors of an index, in order."""
+    return [i for i in (index if type(index) is tuple else (index,)) if type(i) is Tensor]
+
+
+def filled(index, arrays):
+    """The index with arrays in its holes again."""
+    rest = iter(arrays)
+    return tuple(next(rest) if i is HOLE else i for i in index)
+
+
+def place_joint(g, y, operands, live, *, index, shape):
+    """What was placed is picked out."""
+    return [pick(g, *operands[1:], index=index) if i == 0 else None for i in live]
+
+
+@primitive(joint=place_joint, samples=())
+def place(x, *arrays, index, shape):
+    """`scatter` with recorded indices."""
+    y = np.zeros(shape, np.result_type(x))
+    np.add.at(y, filled(index, arrays), x)
+    return y
+
+
+def pick_joint(g, y, operands, live, *, index):
+    """What was picked out is placed among zeros."""
+    shape = np.shape(operands[0])
+    return [place(g, *operands[1:], index=index, shape=shape) if i == 0 else None for i in live]
+
+
+@primitive(joint=pick_joint, samples=())
+def pick(x, *arrays, index):
+    """`getitem` with recorded indices."""
+    return x[filled(index, arrays)]
 
 
 def along(axis, n, indices):
@@ -115,5 +162,11 @@ def sort(x, axis=-1, kind=None, *, stable=None):
 
 
 # fmt: off
+@composed(np.bincount, samples=[sample((4,), by=lambda f, w: f([0, 2, 2, 1], w, 5))])
+def bincount(x, weights=None, minlength=0):
+    shape = np.bincount(x, minlength=minlength).shape
+    return scatter(weights.astype(np.float64), index=(np.asarray(x),), shape=shape)
+
+
 without_gradient(np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
-                 np.argpartition, np.unique, np.isin, np.bincount, np.histogram)
+                 np.argpartition, np.isin)

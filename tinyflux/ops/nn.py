@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..primitive import OPERATIONS, fused, primitive, sample
+from ..tensor import Tensor
 
 CLASSES = [sample((3,)), sample((2, 3)), sample((2, 3, 4), axis=1), sample((2, 3), axis=(0, 1))]
 
@@ -30,7 +31,7 @@ def sums(x, axis):
 
 def needs_axes(x, name):
     """x as an array with axes, of floating-point numbers, or why a number will not do."""
-    x = np.asarray(x)
+    x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
     return x.astype(np.float64) if x.dtype.kind in "iub" else x
@@ -144,7 +145,7 @@ def dense_joint(g, y, arrays, live, *, activation=None):
         elif i == 1:
             found.append(x.T.dot(g))
         else:  # a product with ones is twice as fast as sum(axis=0)
-            found.append(ones(len(g), g.dtype.char).dot(g))
+            found.append(g.T.dot(ones(len(g), g.dtype.char)))
     return found
 
 

@@ -1,18 +1,30 @@
-"""Random rows: values drawn while the tape records."""
+"""Random rows: values that are drawn anew whenever the program runs."""
 
 import numpy as np
 
-from ..primitive import primitive
+from ..primitive import Operation
+from ..seeding import generator
+from ..tape import recording
 
 
-@primitive(lambda g, y, x, *, mask: g * mask, samples=())
-def dropout(x, *, mask):
-    """x times a mask that was drawn for this call (0, or 1 / (1 - p))."""
-    return x * mask
+class Draw(Operation):
+    """An operation without operands, `f(rng=..., **params)`: a draw from a random generator."""
+
+    draws = True
+
+    def __call__(self, **params):
+        tape = recording()
+        if tape is not None and tape.tracing:
+            return tape.draw(self, params)
+        return self.kernel(**params)
 
 
 def keep_mask(rng, shape, p, dtype):
     """0 with probability p, else 1 / (1 - p), so that the mean stays."""
     if p == 1:
         return np.zeros(shape, dtype)
-    return np.multiply(rng.random(shape, np.float32) >= p, dtype.type(1 / (1 - p)))
+    kept = generator(rng).random(shape, np.float32) >= p
+    return np.multiply(kept, dtype.type(1 / (1 - p)))
+
+
+dropout_mask = Draw("dropout_mask", keep_mask, samples=())

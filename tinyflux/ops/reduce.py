@@ -143,10 +143,12 @@ def before(x, axis):
     return np.moveaxis(y, -1, axis)
 
 
-def prod_slope(g, y, x, axis=None, keepdims=False, **_):
+def prod_slope(g, y, x, axis=None, keepdims=False, initial=1, where=True, **_):
     """All the others multiplied: those before times those behind, so that zeros are exact."""
+    x = x if where is True else np.where(where, x, 1)
+    g = g * initial
     if np.ndim(x) == 0:
-        return g * 1
+        return kept(g, where)
     shape = np.shape(x)
     axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
     rest = [a for a in range(len(shape)) if a not in axes]
@@ -154,7 +156,7 @@ def prod_slope(g, y, x, axis=None, keepdims=False, **_):
     flat = np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], -1))
     others = before(flat, -1) * np.flip(before(np.flip(flat, -1), -1), -1)
     others = np.transpose(np.reshape(others, [shape[a] for a in order]), np.argsort(order))
-    return spread(g, x, axis, keepdims) * others
+    return kept(spread(g, x, axis, keepdims) * others, where)
 
 
 rule(np.prod, prod_slope, samples=AXES)
@@ -199,6 +201,8 @@ rule(np.cumprod, cumprod_slope, samples=[sample((4,)), sample((3, 4)), sample((3
 
 @composed(np.diff, samples=[sample((5,)), sample((3, 5), n=2), sample((3, 5), axis=0, prepend=1.0)])
 def diff(x, n=1, axis=-1, prepend=None, append=None):
+    if n < 0:
+        raise ValueError(f"diff: n must not be negative, got {n}")
     x = np.moveaxis(x, axis, -1)
     for end, first in ((prepend, True), (append, False)):
         if end is not None and not (isinstance(end, type(np._NoValue)) and end is np._NoValue):

@@ -1,0 +1,49 @@
+"""From tape to NumPy source: record, lower to NumPy calls, make it cheaper, write it down.
+
+`trace.py` records, `program.py` lowers, `passes.py` makes it cheaper, `source.py` writes the text,
+`guards.py` watches what the recording relied on, and `function.py` is what a user holds.
+"""
+
+
+def compiled(f):
+    """Turn a function into NumPy source that runs at the speed of code written by hand.
+
+    Parameters
+    ----------
+    f : callable
+        A loss or a model, written in NumPy and tinyflux.
+
+    Returns
+    -------
+    Compiled
+        Called like `f`; in `train_`, `gradient` and `withgradient` the gradient is compiled, too.
+        `.source` shows the NumPy code of the latest call, `.explain()` what was done to it.
+
+    Raises
+    ------
+    CannotCompileError
+        When the function branches on a value, reads one out, or draws random numbers of its own:
+        that would be frozen as it was when it was recorded.
+
+    Notes
+    -----
+    The function runs once for each signature (shapes and types of the arguments, and whether it is
+    trained); what it prints or counts happens then only. Numbers, flags, arrays and layers that it
+    reaches through its closure, globals and attributes are watched: changed, it is recorded again.
+    Parameters may be changed in place. An array that is not an argument is read anew in each
+    call where it meets an argument or a parameter; what is computed from such arrays alone is
+    computed once.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W = flux.Tensor([[1.0, 2.0]])
+    >>> @flux.compiled
+    ... def loss(x, y):
+    ...     return np.mean((x @ W - y) ** 2)
+    >>> float(loss(np.ones((3, 1)), np.zeros((3, 2))))
+    2.5
+    """
+    from .function import Compiled  # here, so that importing tinyflux stays quick
+
+    return Compiled(f)

@@ -1,0 +1,366 @@
+"""`Compiled`: a function that is recorded once and then runs as NumPy source."""
+
+import functools
+import linecache
+import re
+from collections import OrderedDict
+from itertools import count
+
+import numpy as np
+
+from ..errors import CannotCompileError, NotScalarError
+from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
+from ..grads import Grads
+from ..params import Params
+from ..primitive import Operation
+from ..seeding import generator
+from ..seeds import one_like
+from ..tape import recording
+from ..tensor import Tensor, recorded
+from ..walking import named_tensors
+from .guards import PLAIN, watch
+from .passes import run_passes
+from .program import Program
+from .source import Source
+from .trace import TracingTape, recording_on
+
+KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
+
+
+class Recording:
+    """One recorded signature: its program, its source, and copies of it that are ready to run."""
+
+    numbers = count(1)
+
+    def __init__(self, title, tape, output, gradients, towards, arguments, names, check):
+        self.title, self.check = title, check
+        self.wanted = [mark for _, mark in towards]
+        self.program = program = Program(names)
+        for t, name in arguments:
+            program.argument(t, name)
+        program.add_tape(tape)
+        program.results = [program.value(output)]
+        program.results += [None if g is None else program.value(g) for g in gradients]
+        run_passes(program)
+        known = {id(t): name for t, name in arguments} | names
+        places = [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards]
+        shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
+        self.source = Source(program, f"{title}({shown})", list(zip(program.results[1:], places)))
+        self.filename = f"<compiled {title} {next(self.numbers)}>"
+        self.code = compile(self.source.text, self.filename, "exec")
+        lines = self.source.text.splitlines(keepends=True)
+        linecache.cache[self.filename] = (len(self.source.text), None, lines, self.filename)
+        self.idle = []  # bound copies that no thread is running
+
+    def bind(self):
+        """A copy with memory of its own: (step, the gradients in order)."""
+        scope: dict = {}
+        exec(self.code, scope)
+        places = {name: np.empty(v.shape, v.dtype) for v, name in self.source.places.items()}
+        step = scope["bind"](**self.source.given, **places)
+        of = [
+            None if v is None else places[self.source.places[v]] for v in self.program.results[1:]
+        ]
+        return step, of
+
+    def run(self, arguments):
+        """(output, the copy that computed it); append the copy to `idle` when it has been read."""
+        try:
+            bound = self.idle.pop()  # atomic: two threads never get the same copy
+        except IndexError:
+            bound = self.bind()
+        try:
+            return bound[0](*arguments), bound
+        except Exception as error:
+            error.add_note(self.explain(error))
+            raise
+
+    def explain(self, error):
+        """Which line of the user's the failing line of the source came from."""
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == self.filename:
+                k = trace.tb_lineno - self.source.first_line
+                if 0 <= k < len(self.source.lines):
+                    return f"in the compiled {self.title}, from {self.source.lines[k][1]}"
+            trace = trace.tb_next
+        return f"in the compiled {self.title}"
+
+
+class Compiled:
+    """A function compiled to NumPy source; made by `compiled`."""
+
+    def __init__(self, f):
+        if not callable(f):
+            raise TypeError(f"compiled: a function is wanted, got {f!r}")
+        functools.update_wrapper(self, f, updated=())
+        self.__name__ = getattr(f, "__name__", type(f).__name__.lower())
+        self.f = f
+        self.recordings: OrderedDict = OrderedDict()
+        self.latest = None
+        self.count = 0
+        self.weighted = None
+
+    # --------------------------------------------------------------------------- calling
+
+    def __call__(self, *args, **kwargs):
+        tape = recording()
+        if tape is None:
+            entry, arguments = self.find(args, kwargs, None)
+            output, bound = entry.run(arguments)
+            entry.idle.append(bound)
+            return output
+        if tape.tracing:
+            return self.f(*args, **kwargs)
+        return self.as_operation(tape, args, kwargs)
+
+    def lend(self, args, kwargs, wanted):
+        """(value, gradients, give_back): the gradients are lent until `give_back()`."""
+        entry, arguments = self.find(args, kwargs, wanted)
+        value, bound = entry.run(arguments)
+        return value, bound[1], functools.partial(entry.idle.append, bound)
+
+    def withgradient(self, args):
+        """(value, gradient) as from `withgradient(f, *args)`."""
+        ps = as_params(args)
+        if ps is None:
+            args = tuple(own_leaf(a, i, None).data for i, a in enumerate(args))
+            value, found, give_back = self.lend(args, {}, "arguments")
+        else:
+            value, found, give_back = self.lend((), {}, ps)
+        found = [None if g is None else g.copy() for g in found]
+        give_back()
+        return value, tuple(found) if ps is None else Grads(ps, found)
+
+    def as_operation(self, tape, args, kwargs):
+        """Inside an ordinary gradient a loss is one row, whose gradients the program computes."""
+        given = [a.data if type(a) is Tensor and a.mark is not None else a for a in args]
+        entry, arguments = self.find(given, kwargs, "all")
+        if entry.program.results[0].shape != ():
+            return self.f(*args, **kwargs)  # an array: recorded row by row
+        value, bound = entry.run(arguments)
+        found = [None if g is None else g.copy() for g in bound[1]]
+        entry.idle.append(bound)
+        positions = [i for i, a in enumerate(args) if type(a) is Tensor and a.mark is not None]
+        leaves = [t for t in entry.wanted if not isinstance(t, int)]
+        by = {t if isinstance(t, int) else id(t): g for t, g in zip(entry.wanted, found)}
+        slopes = [by.get(i) for i in positions] + [by[id(t)] for t in leaves]
+        operands = (*(args[i] for i in positions), *leaves)
+
+        def joint(g, y, now, live):
+            if type(g) is Tensor or recording() is tape:  # recorded in turn: as f itself is
+                of_leaves = Pullback(lambda: self.f(*args, **kwargs), (Params(leaves),))(g)
+                slopes_now = [self.slope_towards(i, args, kwargs, g) for i in positions]
+                slopes_now += of_leaves.values()
+                return [slopes_now[i] for i in live]
+            return [None if slopes[i] is None else slopes[i] * g for i in live]
+
+        return Operation(self.__name__, lambda *_: value, joint=joint)(*operands)
+
+    def slope_towards(self, i, args, kwargs, g):
+        """The gradient towards one argument, recorded row by row."""
+        f = lambda a: self.f(*args[:i], a, *args[i + 1 :], **kwargs)
+        return Pullback(f, (args[i],))(g)[0]
+
+    # --------------------------------------------------------------------------- recording
+
+    def find(self, args, kwargs, wanted):
+        """The recording for this call, made if there is none, and its arguments."""
+        key, arguments = signature(args, kwargs)
+        key = (key, tuple(wanted.by_id) if isinstance(wanted, Params) else wanted)
+        entry = self.recordings.get(key)
+        if entry is None or not entry.check():
+            entry = self.record(args, kwargs, wanted)
+            self.recordings[key] = entry
+            if len(self.recordings) > KEPT:
+                self.recordings.popitem(last=False)
+        self.latest = entry
+        return entry, arguments
+
+    def record(self, args, kwargs, wanted):
+        """Run the function once, writing down all that it does."""
+        _, generators = watch(self.f)
+        before = [state_of(g) for g in (*generators, generator(None))], numpy_state()
+        tape = TracingTape(training=wanted is not None)
+        arguments = []
+
+        def given(a, path):
+            if not is_array(a):
+                return a
+            t = recorded(np.asarray(a), None)
+            arguments.append((t, re.sub(r"\W+", "_", path).strip("_")))
+            return t
+
+        names = argument_names(self.f, args)
+        inner = [mapped(a, given, n) for a, n in zip(args, names)]
+        inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
+        with recording_on(tape):
+            output = self.f(*inner, **inner_kw)
+            if isinstance(output, (tuple, list, dict)) or output is None:
+                raise NotScalarError(f"{self.__name__} returned {type(output).__name__}; a compiled "
+                                     "function returns one array or number")  # fmt: skip
+            towards = self.towards(wanted, tape, arguments)
+            gradients = []
+            if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
+                grads = {id(output): one_like(output)} if type(output) is Tensor else {}
+                with np.errstate(all="ignore"):
+                    walk(depending_on({id(t) for t, _ in towards}, tape.rows), grads, record=True)
+                gradients = [grads.get(id(t)) for t, _ in towards]
+            elif isinstance(wanted, (Params, str)) and wanted != "all":
+                one_like(output)  # raises: not a number
+        if numpy_state() != before[1]:
+            raise drew("np.random")
+        if [state_of(g) for g in (*generators, generator(None))] != before[0]:
+            raise drew("a Generator")
+        check, _ = watch(self.f)
+        labels = {id(t): identifier(n) for n, t in named_tensors(closure(self.f))}
+        if isinstance(wanted, Params):
+            labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
+        return Recording(self.__name__, tape, output, gradients, towards, arguments, labels, check)
+
+    def towards(self, wanted, tape, arguments):
+        """Pairs (Tensor, how it is told from others) that gradients are taken for."""
+        if wanted is None:
+            return []
+        if isinstance(wanted, Params):
+            return [(t, t) for t in wanted]
+        moving = [(t, i) for i, (t, _) in enumerate(arguments) if t.dtype.kind == "f"]
+        if wanted == "arguments":
+            return moving
+        made = (
+            {id(row[4]) for row in tape.rows} | {id(t) for t, _ in arguments} | set(tape.constants)
+        )
+        leaves = {id(t): t for row in tape.rows for t in row[1] if type(t) is Tensor}
+        return moving + [(t, t) for key, t in leaves.items() if key not in made]
+
+    # --------------------------------------------------------------------------- looking
+
+    @property
+    def source(self):
+        """The NumPy source of the latest signature."""
+        if self.latest is None:
+            raise CannotCompileError(f"{self.__name__} has not been called yet; call it once first")
+        return self.latest.source.text
+
+    def explain(self):
+        """Print a table: rows after each pass, and the memory that is laid out."""
+        entry = self.latest
+        print(f"{self.source.splitlines()[0][3:-3]}")
+        for name, rows in entry.program.passes:
+            print(f"  {name:15} {rows:5} rows")
+        buffers = entry.source.buffers
+        size = sum(int(np.prod(shape)) * dtype.itemsize for _, shape, dtype in buffers)
+        print(f"  {'buffers':15} {len(buffers):5}, {size} bytes; in place: "
+              f"{sum(note == 'in place' for _, note in entry.source.setup)} rows")  # fmt: skip
+        return size
+
+    def __str__(self):
+        return self.source if self.latest is not None else repr(self)
+
+    def __repr__(self):
+        return f"compiled({self.__name__})"
+
+
+# ------------------------------------------------------------------------------- arguments
+
+
+def is_array(a):
+    """Whether an argument is data that differs from call to call."""
+    return isinstance(a, (np.ndarray, np.generic))
+
+
+def mapped(tree, of, path):
+    """A tuple, list or dict with `of(leaf, path)` in the place of every leaf."""
+    if isinstance(tree, tuple):
+        made = [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+        return type(tree)(*made) if hasattr(tree, "_fields") else tuple(made)
+    if isinstance(tree, list):
+        return [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+    if isinstance(tree, dict):
+        return {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()}
+    return of(tree, path)
+
+
+def signature(args, kwargs):
+    """(what a recording depends on, the arrays in order)."""
+    arrays = []
+    parts = []
+
+    def part(a, path):
+        if isinstance(a, np.ndarray):
+            arrays.append(a)
+            parts.append((a.shape, a.dtype))
+        elif isinstance(a, np.generic):
+            arrays.append(a)
+            parts.append(type(a))
+        elif isinstance(a, PLAIN):
+            parts.append((type(a), repr(a)))
+        else:
+            parts.append(Same(a))
+
+    for a in args:
+        if type(a) is np.ndarray:
+            arrays.append(a)
+            parts.append((a.shape, a.dtype))
+        else:
+            parts.append(type(a))
+            mapped(a, part, "")
+    for k in sorted(kwargs):
+        parts.append(k)
+        mapped(kwargs[k], part, "")
+    return tuple(parts), arrays
+
+
+class Same:
+    """An object that counts by identity, and is kept so that its identity stays its own."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __eq__(self, other):
+        return isinstance(other, Same) and self.thing is other.thing
+
+    def __hash__(self):
+        return id(self.thing)
+
+
+def argument_names(f, args):
+    """What the function calls its arguments."""
+    code = getattr(f, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code else ()
+    return [names[i] if i < len(names) else f"x{i}" for i in range(len(args))]
+
+
+def closure(f):
+    """What a function names, for finding Tensors and calling them by their names."""
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return f
+    cells = dict(zip(code.co_freevars, f.__closure__ or ()))
+    found = {n: c.cell_contents for n, c in cells.items()}
+    return {**{n: f.__globals__[n] for n in code.co_names if n in f.__globals__}, **found}
+
+
+def identifier(path):
+    """`['model'].layers[0].weight` as `model_layers_0_weight`."""
+    return re.sub(r"\W+", "_", path).strip("_") or "parameter"
+
+
+def numpy_state():
+    """Where NumPy's global random state stands."""
+    state = np.random.get_state(legacy=False)
+    return state["state"]["pos"], state["state"]["key"].tobytes(), state["has_gauss"]
+
+
+def state_of(rng):
+    """Where a Generator stands."""
+    return repr(rng.bit_generator.state)
+
+
+def drew(what):
+    return CannotCompileError(
+        f"the function draws from {what}, whose numbers would be the same in every call. Draw before "
+        "the call and pass the numbers as an argument, or use a layer such as Dropout."
+    )
