@@ -197,8 +197,10 @@ class Compiled:
         with recording_on(tape):
             output = self.f(*inner, **inner_kw)
             if isinstance(output, (tuple, list, dict)) or output is None:
-                raise NotScalarError(f"{self.__name__} returned {type(output).__name__}; a compiled "
-                                     "function returns one array or number")  # fmt: skip
+                raise NotScalarError(
+                    f"{self.__name__} returned {type(output).__name__}; a compiled function returns "
+                    "one array or number"
+                )
             towards = self.towards(wanted, tape, arguments)
             gradients = []
             if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
@@ -350,7 +352,7 @@ def identifier(path):
 
 def numpy_state():
     """Where NumPy's global random state stands."""
-    state = np.random.get_state(legacy=False)
+    state = np.random.get_state(legacy=False)  # noqa: NPY002  (only looked at)
     return state["state"]["pos"], state["state"]["key"].tobytes(), state["has_gauss"]
 
 
@@ -361,6 +363,6 @@ def state_of(rng):
 
 def drew(what):
     return CannotCompileError(
-        f"the function draws from {what}, whose numbers would be the same in every call. Draw before "
-        "the call and pass the numbers as an argument, or use a layer such as Dropout."
+        f"the function draws from {what}, whose numbers would be the same in every call. Draw "
+        "before the call and pass the numbers as an argument, or use a layer such as Dropout."
     )

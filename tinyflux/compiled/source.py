@@ -1,7 +1,7 @@
 """From a program to NumPy source: names, memory, and one line for every node.
 
-The text has two parts. `bind` is run once: it lays out the memory and makes the views. `step`, inside
-it, is run on every call: straight-line NumPy with `out=`, a comment behind each line.
+The text has two parts. `bind` is run once: it lays out the memory and makes the views. `step`,
+inside it, is run on every call: straight-line NumPy with `out=`, a comment behind each line.
 """
 
 import builtins

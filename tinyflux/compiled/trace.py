@@ -22,11 +22,15 @@ HERE = str(Path(__file__).parents[1])
 NUMPY = str(Path(np.__file__).parent)
 
 # Results that follow from shapes and types alone are the same in every run.
-BY_SHAPE = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj,
-            np.zeros_like, np.ones_like, np.full_like, np.may_share_memory, np.shares_memory}  # fmt: skip
+BY_SHAPE = {
+    *(np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj),
+    *(np.zeros_like, np.ones_like, np.full_like, np.may_share_memory, np.shares_memory),
+}
 # The shape of these results depends on the values, so that no buffer can be prepared.
-RAGGED = {np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.histogram, np.array_repr,
-          np.array_str, np.array2string}  # fmt: skip
+RAGGED = {
+    *(np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.histogram),
+    *(np.array_repr, np.array_str, np.array2string),
+}
 
 
 class Everything(dict):
@@ -115,8 +119,8 @@ def without_rules(function, n):
 
 def refused(what):
     return CannotCompileError(
-        f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, because it "
-        "would stay as it is now. Use np.where or a product with a mask instead of a branch, or "
+        f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, "
+        "because it would stay as it is now. Use np.where or a product with a mask instead of a branch, or "
         "leave this part outside of compiled."
     )
 

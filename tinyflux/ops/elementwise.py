@@ -150,7 +150,9 @@ def clamp(x, low, high):
     return np.clip(x, low, high)
 
 
-@composed(np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), a_min=0.1, a_max=None)])
+@composed(
+    np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), a_min=0.1, a_max=None)]
+)
 def clip(x, a_min=None, a_max=None, *, min=None, max=None):
     low, high = (a if a is not None else b for a, b in ((a_min, min), (a_max, max)))
     return clamp(x, -np.inf if low is None else low, np.inf if high is None else high)

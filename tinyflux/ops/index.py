@@ -50,7 +50,7 @@ def scatter(x, *, index, shape):
     return y
 
 
-# An index that is itself recorded (by `compiled`): its arrays are operands, HOLE marks their places.
+# An index that is itself recorded (by `compiled`): its arrays are operands, HOLE marks where.
 HOLE = type("Hole", (), {"__repr__": lambda self: "HOLE"})()
 
 
