@@ -83,6 +83,8 @@ def withgradient(f, *args):
     >>> flux.withgradient(lambda x, y: x * y, 2.0, 5.0)
     (np.float64(10.0), (array(5.), array(2.)))
     """
+    if hasattr(f, "lend") and recording() is None:
+        return f.withgradient(args)
     pull = Pullback(f, args)
     return pull.value, pull(one_like(pull.output))
 
@@ -235,6 +237,8 @@ def walk(rows, grads, record=False):
         if key not in grads:
             continue
         g = grads.pop(key)
+        if tracing:
+            tape.going_back(operation, output, g)
         if operation.body is not None:  # fused: shapes and dtypes are as they should be
             if tracing:
                 pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)

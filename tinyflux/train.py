@@ -152,6 +152,7 @@ class Run:
 
     def __init__(self, loss, ps, opt, cb):
         self.loss, self.ps, self.opt = loss, ps, opt
+        self.fast = hasattr(loss, "lend")  # compiled: the gradients are only lent
         self.tensors = list(ps)
         self.callbacks = [] if cb is None else list(cb) if isinstance(cb, (list, tuple)) else [cb]
         for f in self.callbacks:
@@ -181,12 +182,16 @@ class Run:
                 advance(value)
             if self.callbacks:
                 self.call_back(epoch, d, value, found)
+            if self.fast:
+                self.give_back()
         if self.step == before:
             raise ValueError(no_data(data, epoch))
 
     def gradient(self, d):
         """The loss of a datum as a float, and the list of its gradients."""
         loss = self.loss
+        if self.fast:
+            return self.lent_gradient(d)
         try:
             if type(d) is tuple:
                 pull = Pullback(lambda: loss(*d), (self.ps,))
@@ -197,7 +202,20 @@ class Run:
         except TypeError as error:
             raise explained(error, loss, d, self.step) from None
         seed = one_like(pull.output)
-        value = float(pull.value)
+        return self.finite(pull.value), pull.pull(seed)
+
+    def lent_gradient(self, d):
+        """The same from a compiled loss: its gradients stand in memory that is used again."""
+        args, kwargs = called_with(d)
+        try:
+            value, found, self.give_back = self.loss.lend(args, kwargs, self.ps)
+        except TypeError as error:
+            raise explained(error, self.loss, d, self.step) from None
+        return self.finite(value), found
+
+    def finite(self, value):
+        """The loss as a float; NaN and infinity are refused."""
+        value = float(value)
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"the loss is {value} at step {self.step}; nothing was updated with it. Look at "
@@ -205,10 +223,12 @@ class Run:
                 self.step,
                 value,
             )
-        return value, pull.pull(seed)
+        return value
 
     def call_back(self, epoch, d, value, found):
         """The callbacks, in their order."""
+        if self.fast:
+            found = [None if g is None else g.copy() for g in found]
         phase.set("callback")
         state = TrainingState(epoch, self.step, value, Grads(self.ps, found), d, self)
         for f, takes in zip(self.callbacks, self.takes_state, strict=True):
@@ -294,13 +314,18 @@ def no_data(data, epoch):
     return "train_: data holds no datum"
 
 
+def called_with(d):
+    """The arguments with which the loss is called for a datum."""
+    if isinstance(d, tuple):
+        return d, {}
+    return ((), d) if isinstance(d, dict) else ((d,), {})
+
+
 def explained(error, loss, d, step):
     """A TypeError of calling the loss, told in terms of the datum if it did not fit."""
     import inspect
 
-    args, kwargs = (
-        (d, {}) if isinstance(d, tuple) else ((), d) if isinstance(d, dict) else ((d,), {})
-    )
+    args, kwargs = called_with(d)
     try:
         inspect.signature(loss).bind(*args, **kwargs)
     except TypeError as misfit:

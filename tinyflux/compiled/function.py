@@ -39,9 +39,12 @@ class Recording:
         for t, name in arguments:
             program.argument(t, name)
         program.add_tape(tape)
+        program.name_slopes(tape.slopes)
         program.results = [program.value(output)]
         program.results += [None if g is None else program.value(g) for g in gradients]
         run_passes(program)
+        if gradients and program.results[0].node is not None:
+            program.results[0].name = "loss"
         known = {id(t): name for t, name in arguments} | names
         places = [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards]
         shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
@@ -198,8 +201,8 @@ class Compiled:
             output = self.f(*inner, **inner_kw)
             if isinstance(output, (tuple, list, dict)) or output is None:
                 raise NotScalarError(
-                    f"{self.__name__} returned {type(output).__name__}; a compiled function returns "
-                    "one array or number"
+                    f"{self.__name__} returned {type(output).__name__}; a compiled function "
+                    "returns one array or number"
                 )
             towards = self.towards(wanted, tape, arguments)
             gradients = []

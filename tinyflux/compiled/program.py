@@ -62,6 +62,7 @@ class Program:
         self.passes = []
         self.names = names  # id of a leaf Tensor -> what to call it
         self.values = {}  # id of a Tensor -> Value
+        self.numbers = {}  # how many values have the same kind of name
         self.lowering = []  # the operations whose kernels are being written down
         self.kept = []  # the Tensors, so that no id is used twice
 
@@ -70,6 +71,13 @@ class Program:
         self.values[id(t)] = value = Value(t.data, name, given="argument")
         self.arguments.append(value)
         self.kept.append(t)
+
+    def name_slopes(self, slopes):
+        """Call the gradient of h1 d_h1."""
+        for g, output in slopes:
+            made, of = self.values.get(id(g)), self.values.get(id(output))
+            if made is not None and of is not None and made.node is not None and of.name:
+                made.name = made.name or f"d_{of.name}"
 
     def value(self, t):
         """The Value of an operand."""
@@ -82,32 +90,43 @@ class Program:
             self.kept.append(t)
         return self.values[id(t)]
 
-    def add_tape(self, tape, note=""):
-        """Append the rows of a tape."""
+    def add_tape(self, tape, note="", name="", shape=()):
+        """Append the rows of a tape; `name` is for its values of that `shape`."""
         for t in tape.constants.values():
             self.values[id(t)] = Value(t.data, const=t.data)
             self.kept.append(t)
         rebound = getattr(tape, "rebound", {})
         for k, (operation, operands, arrays, params, output, _) in enumerate(tape.rows):
             given = [self.value(t) for t in operands]
-            made = self.add(operation, given, arrays, params, output, tape.rows.lines[k], note)
+            line, own = tape.rows.lines[k], note or tape.rows.notes[k]
+            called = self.name_for(operation) if not tape.rows.notes[k] else ""
+            called = called or (name if np.shape(output.data) == shape else "")
+            made = self.add(operation, given, arrays, params, output, line, own, called)
             self.values[id(output)] = made
             if k in rebound:
                 self.values[id(rebound[k])] = made
             self.kept.append(output)
 
-    def add(self, operation, given, arrays, params, output, line, note):
+    def name_for(self, operation):
+        """A name for the output of a row of the user's: h1, h2, ... for layers."""
+        if operation.public is not operation:
+            return ""
+        kind = "h" if operation.name == "dense" else operation.name
+        self.numbers[kind] = self.numbers.get(kind, 0) + 1
+        return f"{kind}{self.numbers[kind]}"
+
+    def add(self, operation, given, arrays, params, output, line, note, name):
         """Append one operation, lowered to NumPy calls; returns the Value of its output."""
         if operation.public is operation and operation not in self.lowering:
-            made = self.lowered(operation, given, arrays, params, line)
+            made = self.lowered(operation, given, arrays, params, line, note, name)
             if made is not None:
                 return made
         node = Node(operation, given, params, line, note or operation.name)
-        node.output = Value(output.data, node=node)
+        node.output = Value(output.data, name, node=node)
         self.nodes.append(node)
         return node.output
 
-    def lowered(self, operation, given, arrays, params, line):
+    def lowered(self, operation, given, arrays, params, line, note, name):
         """The Value of an operation of ours after writing down what it does; None if it cannot."""
         for function in (operation.kernel, operation.body):
             tape = LoweringTape()
@@ -124,11 +143,12 @@ class Program:
         else:
             return None
         tape.rows.lines = [line] * len(tape.rows)
+        tape.rows.notes = [note or operation.name] * len(tape.rows)
         for t, v in zip(inside, given):
             if type(t) is Tensor:
                 self.values[id(t)] = v
                 self.kept.append(t)
         self.lowering.append(operation)
-        self.add_tape(tape, operation.name)
+        self.add_tape(tape, note or operation.name, name, np.shape(getattr(out, "data", out)))
         self.lowering.pop()
         return self.value(out)

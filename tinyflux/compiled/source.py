@@ -38,6 +38,7 @@ class Source:
         self.names, self.given, self.imports = {}, {}, set()
         self.taken = set(keyword.kwlist) | set(dir(builtins)) | {"step", "bind"}
         self.setup, self.lines, self.buffers = [], [], []
+        self.in_place = 0
         self.places = {}  # result Value -> name of where it has to stand
         for value, name in gradients:
             if value is not None:
@@ -72,16 +73,25 @@ class Source:
             if value.const is not None or (value.given is None and value.node is None):
                 self.names[value] = self.constant(value.const)
             else:
-                self.names[value] = self.fresh(value.name or "t")
+                self.names[value] = self.fresh(value.name or self.derived(value) or "t")
                 if value.given == "parameter":
                     self.given[self.names[value]] = value.tensor.data
         return self.names[value]
+
+    def derived(self, value):
+        """A name for a view, from the name of what it looks at."""
+        if value.node is None or not is_view(value.node):
+            return ""
+        suffix = {"transpose": "T", "reshape": "flat", "ravel": "flat"}
+        kind = value.node.operation.name
+        return f"{self.name(value.node.operands[0])}_{suffix.get(kind, kind)}"
 
     def constant(self, const):
         """A constant: small numbers as they are, arrays by a name."""
         if const is None or isinstance(const, (bool, int, float, str)):
             return repr(const)
-        name = self.fresh("c1")
+        ones = isinstance(const, np.ndarray) and const.size and np.all(const == 1)
+        name = self.fresh("ones" if ones else "constant")
         self.given[name] = const
         return name
 
@@ -89,9 +99,9 @@ class Source:
         """A plain number as an array of one element, which NumPy handles three times faster."""
         key = (type(value.const), repr(value.const), dtype)
         if key not in self.names:
-            self.names[key] = self.fresh("c1")
             self.imports.add("array")
             shown = value.const.item() if isinstance(value.const, np.generic) else value.const
+            self.names[key] = self.fresh(f"c_{shown:.6g}")
             self.setup.append((f"{self.names[key]} = array({shown!r}, {dtype.name!r})", "constant"))
         return self.names[key]
 
@@ -121,17 +131,17 @@ class Source:
     def memory_for(self, node, i):
         """The name under which the output of a node is written."""
         out = node.output
-        name = self.name(out)
         if out in self.places:
-            self.setup.append((f"{name} = {self.places[out]}", "gradient"))
-            return name
+            self.names[out] = self.places[out]
+            return self.places[out]
         if is_elementwise(node):
             for v in node.operands:
                 fits = v in self.stored and v.shape == out.shape and v.dtype == out.dtype
                 if fits and self.last[v] == i and self.roots.get(v) is v:
                     self.stored[out] = self.stored.pop(v)
-                    self.setup.append((f"{name} = {self.stored[out]}", "in place"))
-                    return name
+                    self.in_place += 1
+                    return self.rename(out, self.name(v), "in place")
+        name = self.name(out)
         pool = self.free.get((out.shape, out.dtype))
         if pool:
             self.stored[out] = pool.pop()
@@ -142,6 +152,15 @@ class Source:
         self.buffers.append((name, out.shape, out.dtype))
         self.stored[out] = name
         return name
+
+    def rename(self, out, name, why):
+        """Write over what is called `name`; the output is called so too, if it has no own name."""
+        own = re.sub(r"_\d+$", "", name)
+        if not out.name or out.name in (name, own):
+            self.names[out] = name
+        else:
+            self.setup.append((f"{self.name(out)} = {name}", why))
+        return self.name(out)
 
     def fixed(self, value):
         """Whether the memory of a Value is the same in every run."""

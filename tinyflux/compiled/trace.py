@@ -41,14 +41,17 @@ class Everything(dict):
 
 
 class Rows(list):
-    """Rows that remember the user's line from which they came."""
+    """Rows that remember the user's line from which they came, and in whose rule they were made."""
 
     def __init__(self):
         super().__init__()
-        self.lines = []
+        self.lines, self.notes = [], []
+        self.rule = None  # (line, note) while the rule of a row is running
 
     def append(self, row):
-        self.lines.append(user_line())
+        line, note = self.rule or (user_line(), "")
+        self.lines.append(line)
+        self.notes.append(note)
         super().append(row)
 
 
@@ -63,6 +66,7 @@ class TracingTape(Tape):
         self.rows = Rows()
         self.sources = Everything()
         self.constants = {}  # id -> values that stand for constant arrays
+        self.slopes = []  # pairs (gradient, of which value), to name them
 
     def tracks(self, t):
         return type(t) is Tensor
@@ -81,6 +85,14 @@ class TracingTape(Tape):
         if len(args) > n:
             kwargs = {**dict(zip(operation.names[n:], args[n:], strict=False)), **kwargs}
         return operation(*args[:n], **kwargs)
+
+    def going_back(self, operation, output, g):
+        """The rule of a row begins: what it computes belongs to the line of that row."""
+        place = next((k for k, row in enumerate(self.rows) if row[4] is output), None)
+        line = "" if place is None else self.rows.lines[place]
+        self.rows.rule = (line, f"rule of {operation.name}")
+        if type(g) is Tensor:
+            self.slopes.append((g, output))
 
     def lifted(self, operands):
         """Constant arrays as values too, for rules that call their methods."""
@@ -119,9 +131,9 @@ def without_rules(function, n):
 
 def refused(what):
     return CannotCompileError(
-        f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, "
-        "because it would stay as it is now. Use np.where or a product with a mask instead of a branch, or "
-        "leave this part outside of compiled."
+        f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, because "
+        "it would stay as it is now. Use np.where or a product with a mask instead of a branch, "
+        "or leave this part outside of compiled."
     )
 
 
