@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 TITLES = {
     "elementwise": "Elementwise",
     "reduce": "Reductions",
+    "products": "Products of matrices and tensors",
     "linalg": "Linear algebra",
     "shape": "Shape",
     "join": "Joining and splitting",

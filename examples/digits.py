@@ -2,7 +2,7 @@
 
 Run me:  python examples/digits.py
 
-The 1,797 digits are real: 8 x 8 pixels each, written by 43 people. Four fifths of them are learned
+The 1,797 digits are real: 8 x 8 pixels each, written by 13 people. Four fifths of them are learned
 from; the others the network has never seen when it is tested on them.
 """
 

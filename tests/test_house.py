@@ -14,7 +14,7 @@ HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks"],
     ["tensor", "tape", "seeding"],
-    ["primitive", "seeds", "walking", "params", "grads"],
+    ["primitive", "seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],
     ["gradient"],

@@ -10,23 +10,64 @@ class FluxError(Exception):
 
 
 class NotDifferentiableError(FluxError, TypeError):
-    """A NumPy function without a derivative rule met a value that is being recorded."""
+    """A NumPy function without a derivative rule met a value that is being recorded.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.gradient(lambda x: np.sum(np.fft.fft(x)), np.ones(4))
+    Traceback (most recent call last):
+    tinyflux.errors.NotDifferentiableError: fft has no derivative rule, ...
+    """
 
 
 class RecordingError(FluxError, TypeError):
-    """A value that is being recorded was used like a plain array: read out, or written to."""
+    """A value that is being recorded was used like a plain array: read out, or written to.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.gradient(lambda x: np.asarray(x).sum(), np.ones(4))
+    Traceback (most recent call last):
+    tinyflux.errors.RecordingError: a value that is being recorded cannot be turned into ...
+    """
 
 
 class NotScalarError(FluxError, ValueError):
-    """The function to differentiate did not return one real number."""
+    """The function to differentiate did not return one real number.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.gradient(lambda x: x**2, np.ones(4))
+    Traceback (most recent call last):
+    tinyflux.errors.NotScalarError: the function returned an array of shape (4,), ...
+    """
 
 
 class NoGradientError(FluxError, ValueError):
-    """A loss that depends on none of the parameters it was to be minimised over."""
+    """A loss that depends on none of the parameters it was to be minimised over.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.train_(lambda x: x, flux.params(flux.Dense(2, 1)), [1.0], flux.SGD(0.1))
+    Traceback (most recent call last):
+    tinyflux.errors.NoGradientError: train_: the loss of datum 1 depends on none of ...
+    """
 
 
 class NotAskedError(FluxError, KeyError):
-    """A gradient was looked up for an array that was not among the parameters."""
+    """A gradient was looked up for an array that was not among the parameters.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W, b = flux.Tensor([1.0]), flux.Tensor([2.0])
+    >>> flux.gradient(lambda: np.sum(W), flux.params(W))[b]
+    Traceback (most recent call last):
+    tinyflux.errors.NotAskedError: no gradient was asked for this array of shape (1,); ...
+    """
 
     def __str__(self):
         return str(self.args[0])  # KeyError would show the quoted repr of the sentence
@@ -45,6 +86,15 @@ class NonFiniteLossError(FluxError, FloatingPointError):
         The number of the datum, counted from 1 over all epochs.
     value : float
         The loss.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W = flux.Tensor([1.0])
+    >>> loss = lambda x: np.sum(W * x)
+    >>> flux.train_(loss, flux.params(W), [1.0, np.nan], flux.SGD(0.1))
+    Traceback (most recent call last):
+    tinyflux.errors.NonFiniteLossError: the loss is nan at step 2; nothing was updated ...
     """
 
     def __init__(self, message, step=None, value=None):
@@ -54,7 +104,15 @@ class NonFiniteLossError(FluxError, FloatingPointError):
 
 
 class ShapeError(FluxError, ValueError):
-    """An array of the wrong shape reached a layer; says which layer, where, and what it wants."""
+    """An array of the wrong shape reached a layer; says which layer, where, and what it wants.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.Chain(flux.Dense(4, 3), flux.Dense(2, 1))(np.ones((5, 4)))
+    Traceback (most recent call last):
+    tinyflux.errors.ShapeError: Dense(2, 1), layer 1 of Chain: got x with shape (5, 3); ...
+    """
 
     def __init__(self, layer, problem):
         super().__init__(problem)

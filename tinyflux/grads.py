@@ -70,19 +70,52 @@ class Grads(Mapping):
         return len(self.params)
 
     def values(self):
-        """The arrays in the order of the parameters."""
+        """The arrays in the order of the parameters.
+
+        Examples
+        --------
+        >>> import numpy as np, tinyflux as flux
+        >>> w = flux.Tensor([3.0, 4.0])
+        >>> flux.gradient(lambda: np.sum(w**2), flux.params(w)).values()
+        [array([6., 8.])]
+        """
         return list(self._arrays)
 
     def items(self):
-        """Pairs of parameter and array."""
+        """Pairs of parameter and array.
+
+        Examples
+        --------
+        >>> import numpy as np, tinyflux as flux
+        >>> w = flux.Tensor([3.0, 4.0])
+        >>> flux.gradient(lambda: np.sum(w**2), flux.params(w)).items()
+        [(Tensor([3., 4.]), array([6., 8.]))]
+        """
         return list(zip(self.params, self._arrays, strict=True))
 
     def map(self, f):
-        """New Grads of `f(array)`; None stays None."""
+        """New Grads of `f(array)`; None stays None.
+
+        Examples
+        --------
+        >>> import numpy as np, tinyflux as flux
+        >>> w = flux.Tensor([3.0, 4.0])
+        >>> gs = flux.gradient(lambda: np.sum(w**2), flux.params(w))
+        >>> gs.map(lambda g: np.minimum(g, 7.0))[w]
+        array([6., 7.])
+        """
         return Grads(self.params, [None if g is None else f(g) for g in self._arrays])
 
     def norm(self):
-        """The Euclidean norm of all gradients taken as one vector."""
+        """The Euclidean norm of all gradients taken as one vector.
+
+        Examples
+        --------
+        >>> import numpy as np, tinyflux as flux
+        >>> w, b = flux.Tensor([3.0]), flux.Tensor(4.0)
+        >>> flux.gradient(lambda: 0.5 * np.sum(w**2 + b**2), flux.params(w, b)).norm()
+        5.0
+        """
         parts = (g.astype(np.float64, copy=False) for g in self._arrays if g is not None)
         return math.hypot(*(float(np.linalg.norm(part)) for part in parts))
 

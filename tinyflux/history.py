@@ -50,7 +50,18 @@ class History:
         self.epochs.append(len(self.losses))
 
     def record(self, **values):
-        """Keep values of your own beside the losses: `state.history.record(accuracy=0.97)`."""
+        """Keep values of your own beside the losses, each with the step that it belongs to.
+
+        In a callback: `state.history.record(accuracy=0.97)`.
+
+        Examples
+        --------
+        >>> from tinyflux import History
+        >>> h = History()
+        >>> h.record(accuracy=0.5)
+        >>> h.recorded
+        {'accuracy': [(0, 0.5)]}
+        """
         for name, value in values.items():
             self.recorded.setdefault(name, []).append((len(self.losses), float(value)))
 
@@ -102,6 +113,14 @@ class TrainingState:
         What is trained, by what, and the losses so far.
     elapsed : float
         Seconds since the run began.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> W = flux.Tensor([1.0])
+    >>> show = lambda state: print(state.epoch, state.step, state.loss, state.gradients[W])
+    >>> h = flux.train_(lambda x: np.sum(W * x), flux.params(W), [2.0], flux.SGD(0.5), cb=show)
+    1 1 2.0 [2.]
     """
 
     def __init__(self, epoch, step, loss, gradients, batch, run):

@@ -2,8 +2,14 @@
 
 Each takes the shape and `rng=` (a NumPy Generator or a seed; default the library's generator) and
 returns float32. The last two axes are inputs and outputs, the others the receptive field of a
-convolution. Called with keywords alone an initialiser returns a function of the shape:
-`Dense(2, 3, init=kaiming_normal(gain=1.0))`.
+convolution; fan_in and fan_out are how many inputs an output sees, and the other way round. Called
+with keywords alone an initialiser returns a function of the shape, for a layer to call:
+
+>>> import tinyflux as flux
+>>> flux.Dense(2, 3, init=flux.kaiming_normal(gain=1.0))
+Dense(2, 3)
+
+Sizes that are not whole numbers are a TypeError.
 """
 
 import functools
@@ -78,6 +84,12 @@ def glorot_normal(shape, rng, gain=1.0):
     """Normal with standard deviation gain sqrt(2 / (fan_in + fan_out)).
 
     Source: Glorot & Bengio (2010), eq. 12.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> round(float(np.std(flux.glorot_normal(300, 500, rng=0))), 2)  # sqrt(2 / 800)
+    0.05
     """
     return normal(shape, rng, gain * math.sqrt(2 / sum(fans(shape))))
 
@@ -87,6 +99,12 @@ def kaiming_uniform(shape, rng, gain=SQRT2):
     """Uniform on +-gain sqrt(3 / fan_in).
 
     Source: He et al., "Delving deep into rectifiers" (2015), eq. 10, which fixes the variance.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> round(float(np.max(flux.kaiming_uniform(600, 500, rng=0))), 3)  # sqrt(2) sqrt(3 / 600)
+    0.1
     """
     return uniform(shape, rng, gain * math.sqrt(3 / fans(shape)[0]))
 
@@ -96,13 +114,27 @@ def kaiming_normal(shape, rng, gain=SQRT2):
     """Normal with standard deviation gain / sqrt(fan_in).
 
     Source: He et al. (2015), eq. 10.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> round(float(np.std(flux.kaiming_normal(200, 500, rng=0))), 2)  # sqrt(2 / 200)
+    0.1
     """
     return normal(shape, rng, gain / math.sqrt(fans(shape)[0]))
 
 
 @initialiser
 def truncated_normal(shape, rng, mean=0.0, std=1.0, lo=-2.0, hi=2.0):
-    """Normal, cut off at `lo` and `hi`, by inverting the distribution function."""
+    """Normal, cut off at `lo` and `hi`, by inverting the distribution function.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> weight = flux.truncated_normal(200, 500, lo=-1.0, hi=1.0, rng=0)
+    >>> bool((abs(weight) <= 1).all())
+    True
+    """
     from scipy.special import ndtr, ndtri
 
     low, high = ndtr((lo - mean) / std), ndtr((hi - mean) / std)
@@ -114,6 +146,12 @@ def lecun_normal(shape, rng, gain=1.0):
     """Truncated normal with standard deviation gain / sqrt(fan_in).
 
     Source: LeCun et al., "Efficient BackProp" (1998), eq. 16.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.lecun_normal(100, 500, rng=0).shape
+    (100, 500)
     """
     return truncated_normal(*shape, rng=rng, std=gain / math.sqrt(fans(shape)[0]))
 
@@ -124,6 +162,13 @@ def orthogonal(shape, rng, gain=1.0):
 
     Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in
     deep linear neural networks" (2014).
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> Q = flux.orthogonal(3, 3, rng=0)
+    >>> np.allclose(Q.T @ Q, np.eye(3), atol=1e-6)
+    True
     """
     rows, columns = math.prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
@@ -136,6 +181,13 @@ def sparse_init(shape, rng, sparsity=0.1, std=0.01):
     """Normal, with the share `sparsity` of every column set to 0.
 
     Source: Martens, "Deep learning via Hessian-free optimization" (2010), section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> weight = flux.sparse_init(10, 3, sparsity=0.5, rng=0)
+    >>> np.sum(weight == 0, axis=0)
+    array([5, 5, 5])
     """
     if len(shape) != 2:
         raise ValueError(f"sparse_init: two sizes are wanted, got {shape}")
@@ -148,7 +200,15 @@ def sparse_init(shape, rng, sparsity=0.1, std=0.01):
 
 @initialiser
 def identity_init(shape, rng, gain=1.0):
-    """gain times the identity: what comes in goes out (the centre tap of a convolution)."""
+    """gain times the identity: what comes in goes out (the centre tap of a convolution).
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.identity_init(2, 3)
+    array([[1., 0., 0.],
+           [0., 1., 0.]], dtype=float32)
+    """
     weight = np.zeros(shape, np.float32)
     if len(shape) >= 2:
         centre = tuple((n - 1) // 2 for n in shape[:-2])
@@ -158,11 +218,25 @@ def identity_init(shape, rng, gain=1.0):
 
 @initialiser
 def zeros_init(shape, rng):
-    """All 0."""
+    """All 0.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.zeros_init(2)
+    array([0., 0.], dtype=float32)
+    """
     return np.zeros(shape)
 
 
 @initialiser
 def ones_init(shape, rng):
-    """All 1."""
+    """All 1.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.ones_init(2)
+    array([1., 1.], dtype=float32)
+    """
     return np.ones(shape)

@@ -11,10 +11,24 @@ from .tensor import Tensor
 def jacobian(f, *args):
     """All first derivatives of a function that returns an array.
 
+    Parameters
+    ----------
+    f, *args
+        As for `gradient`, but `f` returns an array of any shape.
+
     Returns
     -------
     tuple of numpy.ndarray, or Grads
         One array of shape `output.shape + input.shape` per argument (or parameter).
+
+    Raises
+    ------
+    NotScalarError
+        If `f` returns nothing, or several arrays.
+
+    Notes
+    -----
+    One backward pass for each element of the output.
 
     Examples
     --------
@@ -43,10 +57,20 @@ def jacobian(f, *args):
 def hessian(f, x):
     """All second derivatives of a function of one array that returns a number.
 
+    Parameters
+    ----------
+    f : callable
+    x : array_like of float, or a number
+
     Returns
     -------
     numpy.ndarray
         Of shape `x.shape + x.shape`.
+
+    Raises
+    ------
+    NotScalarError
+        If `f` does not return one real number.
 
     Examples
     --------

@@ -10,7 +10,8 @@ Flux 0.12; eps is the machine epsilon of the prediction's type.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
-from .primitive import fused, primitive, sample
+from .primitive import fused, sample
+from .targets import as_numbers, eps_of, target
 from .tensor import Tensor
 
 # fmt: off
@@ -20,79 +21,13 @@ __all__ = [
 ]
 # fmt: on
 
-ARRAYS = (np.ndarray, Tensor)
-
-
-# ------------------------------------------------------------------------------- targets
-
-
-def target(name, yhat, y, classes=False):
-    """`y` checked against `yhat` and in its type: (yhat, y)."""
-    a = yhat.data if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
-    if a is None:
-        a = yhat = as_numbers(name, "yhat", yhat)
-    b = y.data if type(y) is Tensor else y if type(y) is np.ndarray else None
-    if b is None:
-        b = y = as_numbers(name, "y", y)
-    shape, dtype = a.shape, a.dtype
-    if a.size == 0:
-        raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
-    if b.shape != shape:
-        if classes and b.dtype.kind in "iu" and b.shape == shape[:-1]:
-            return yhat, one_hot(y, k=shape[-1], dtype=dtype, name=name)
-        raise ValueError(misfit(name, shape, b, classes))
-    if b.dtype is not dtype and b.dtype != dtype:
-        if b.dtype.kind not in "fiub":
-            raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
-        if dtype.kind == "f":
-            y = y.astype(dtype)
-    return yhat, y
-
-
-def as_numbers(name, which, value):
-    """A list or a number as an array."""
-    array = np.asarray(value)
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: {which} is a masked array, whose mask would be lost; fill it")
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
-    return array
-
-
-@primitive(None, samples=())
-def one_hot(labels, *, k, dtype, name):
-    """Whole-number labels as rows with one 1; a label out of range is refused."""
-    low, high = labels.min(), labels.max()
-    if low < 0 or high >= k:
-        raise ValueError(
-            f"{name}: yhat has {k} classes on its last axis, so labels go from 0 to {k - 1}; "
-            f"got {low if low < 0 else high}"
-        )
-    return np.eye(k, dtype=dtype)[labels]
-
-
-def misfit(name, shape, y, classes):
-    """What is wrong with a target of another shape, and the remedy."""
-    text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"
-    if classes:
-        text += f", or y whole-number labels of shape {shape[:-1]}"
-        if y.shape == shape[:-1]:
-            return text + f" (they have dtype {y.dtype}: use y.astype(int))"
-    if int(np.prod(shape)) == y.size:
-        text += f": write y.reshape({shape}), or yhat.reshape({y.shape})"
-    return text
-
-
-def eps_of(yhat):
-    """The machine epsilon of the type of a prediction."""
-    return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)
-
-
 # ------------------------------------------------------------------------------- regression
 
 
 def mae(yhat, y, *, agg=np.mean):
     """Mean absolute error: agg(|yhat - y|); slope 0 where they are equal.
+
+    Takes what `mse` takes.
 
     Examples
     --------
@@ -114,7 +49,7 @@ def mean_square_joint(g, value, arrays, live):
     """2 (yhat - y) / n."""
     yhat, y = arrays
     d = np.subtract(yhat, y)
-    d = d * (g * (2 / d.size))
+    d *= g * (2 / d.size)
     return [d if i == 0 else -d for i in live]
 
 
@@ -155,6 +90,8 @@ def mse(yhat, y, *, agg=np.mean):
 def msle(yhat, y, *, agg=np.mean, eps=None):
     """Mean squared logarithmic error: agg((log(yhat + eps) - log(y + eps))^2).
 
+    Takes what `mse` takes, for numbers that are not negative, and `eps` as `crossentropy` does.
+
     Examples
     --------
     >>> from tinyflux import losses
@@ -168,6 +105,8 @@ def msle(yhat, y, *, agg=np.mean, eps=None):
 
 def huber_loss(yhat, y, *, delta=1.0, agg=np.mean):
     """With e = |yhat - y|: e^2 / 2 where e < delta, delta (e - delta / 2) elsewhere.
+
+    Takes what `mse` takes; `delta` must be positive.
 
     Source: Huber, "Robust estimation of a location parameter" (1964).
 
@@ -199,6 +138,11 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     agg : callable, default np.mean
     eps : float, optional
         Keeps the logarithm finite; the machine epsilon of yhat, as Flux 0.12.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a label is out of range, or the batch is empty.
 
     See Also
     --------
@@ -264,7 +208,8 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
 def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     """The Kullback-Leibler divergence of yhat from y: agg(sum(y (log y - log(yhat + eps)))).
 
-    0 log 0 counts as 0. The prediction comes first, as in every loss.
+    Takes what `crossentropy` takes. 0 log 0 counts as 0. The prediction comes first, as in every
+    loss.
 
     Examples
     --------
@@ -286,6 +231,8 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
 def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     """agg(-y log(yhat + eps) - (1 - y) log(1 - yhat + eps)), for predicted probabilities.
 
+    Takes what `mse` takes, and `eps` as `crossentropy` does; y is 0 or 1, or in between.
+
     Examples
     --------
     >>> from tinyflux import losses
@@ -299,6 +246,8 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
 
 def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
     """agg((1 - y) yhat - logsigmoid(yhat)), for scores of any size.
+
+    Takes what `mse` takes; y is 0 or 1, or in between.
 
     Examples
     --------
@@ -335,7 +284,7 @@ def label_smoothing(y, alpha, *, axis=-1):
     """
     if not 0 < alpha < 1:
         raise ValueError(f"label_smoothing: alpha must lie between 0 and 1, got {alpha!r}")
-    y = y if type(y) in ARRAYS else as_numbers("label_smoothing", "y", y)
+    y = y if type(y) in (np.ndarray, Tensor) else as_numbers("label_smoothing", "y", y)
     if axis is not None and y.ndim == 0:
         raise ValueError("label_smoothing: got a single number; use axis=None for two classes")
     k = 2 if axis is None else y.shape[axis]

@@ -41,7 +41,21 @@ class Params:
             self.add(t, name)
 
     def add(self, t, name=None):
-        """Append `t`, unless it is there already."""
+        """Append `t`, unless it is there already.
+
+        Raises
+        ------
+        TypeError
+            If `t` is no Tensor, or not one that was made by you.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> ps = flux.Params()
+        >>> ps.add(flux.Tensor([0.0]), "offset")
+        >>> ps
+        Params([offset (1,)])
+        """
         if not isinstance(t, Tensor):
             raise TypeError(
                 f"Params holds Tensors, got {type(t).__name__}; for the parameters of a model "
@@ -54,7 +68,17 @@ class Params:
             self._names[id(t)] = name
 
     def discard(self, t):
-        """Take `t` out, if it is there."""
+        """Take `t` out, if it is there.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> layer = flux.Dense(2, 3)
+        >>> ps = flux.params(layer)
+        >>> ps.discard(layer.bias)
+        >>> ps
+        Params([weight (2, 3)])
+        """
         self.by_id.pop(id(t), None)
         self._names.pop(id(t), None)
 
@@ -70,7 +94,14 @@ class Params:
         return name or f"Tensor of shape {t.shape}"
 
     def names(self):
-        """The names in order."""
+        """The names in order.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> flux.params(flux.Dense(2, 3)).names()
+        ['weight', 'bias']
+        """
         return [self.name(t) for t in self]
 
     def __iter__(self):
@@ -144,12 +175,36 @@ def params(*models):
 
 
 def freeze_(*models):
-    """Take every Tensor of `models` out of training: `params` leaves frozen Tensors out."""
+    """Take every Tensor of `models` out of training: `params` leaves frozen Tensors out.
+
+    Parameters
+    ----------
+    *models
+        What `params` takes: a layer, a model, a Tensor, ...
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> m = flux.Chain(flux.Dense(2, 3), flux.Dense(3, 1))
+    >>> flux.freeze_(m[0])
+    >>> flux.params(m)
+    Params([layers[1].weight (3, 1), layers[1].bias (1,)])
+    """
     _set_trainable(models, False)
 
 
 def thaw_(*models):
-    """Undo `freeze_`."""
+    """Undo `freeze_`.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> W = flux.Tensor([1.0])
+    >>> flux.freeze_(W)
+    >>> flux.thaw_(W)
+    >>> flux.params(W)
+    Params([Tensor (1,)])
+    """
     _set_trainable(models, True)
 
 

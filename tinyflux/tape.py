@@ -21,8 +21,7 @@ from .tensor import Mark, Tensor
 # The tape that records in this thread and task, or None: there is no other state in the engine.
 open_tape: ContextVar = ContextVar("open_tape", default=None)
 
-
-CLOSED = Mark()
+CLOSED = Mark()  # what a tape has when it is closed: the mark of no value at all
 CLOSED.open = False
 
 

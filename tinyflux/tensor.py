@@ -2,7 +2,7 @@
 
 A Tensor holds a NumPy array in `.data` and nothing that can be computed with: it knows no
 operation. Arithmetic reaches it from above (`operators.py`), NumPy's functions through the two
-protocols that `primitive.py` attaches. There are two kinds:
+protocols that `protocols.py` attaches. There are two kinds:
 
 * a **leaf**, made by you: a parameter, `Tensor(np.zeros(3))`. Its `mark` is None.
 * a **recorded** value, made by an operation inside `gradient`. Its `mark` is that of the tape on
@@ -97,15 +97,36 @@ class Tensor:
         return bool(self.data)
 
     def item(self):
-        """The single element as a Python number."""
+        """The single element as a Python number.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> flux.Tensor([2.5]).item()
+        2.5
+        """
         return self.data.item()
 
     def tolist(self):
-        """The elements as nested lists of Python numbers."""
+        """The elements as nested lists of Python numbers.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> flux.Tensor([[1.0, 2.0]]).tolist()
+        [[1.0, 2.0]]
+        """
         return self.data.tolist()
 
     def numpy(self):
-        """The values as a plain array, outside a gradient; inside, see `detach`."""
+        """The values as a plain array, outside a gradient; inside, see `detach`.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> flux.Tensor([1.0, 2.0]).numpy()
+        array([1., 2.])
+        """
         return np.asarray(self)
 
     def __reduce__(self):
@@ -117,7 +138,7 @@ class Tensor:
         remake, (data, trainable) = self.__reduce__()
         return remake(data.copy(), trainable)
 
-    if TYPE_CHECKING:  # attached from above, by operators.py and primitive.py
+    if TYPE_CHECKING:  # attached from above, by operators.py and protocols.py
 
         def __getattr__(self, name: str) -> Any: ...
 

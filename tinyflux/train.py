@@ -152,7 +152,8 @@ class Run:
 
     def __init__(self, loss, ps, opt, cb):
         self.loss, self.ps, self.opt = loss, ps, opt
-        self.fast = hasattr(loss, "lend")  # compiled: the gradients are only lent
+        self.prepared = None  # the step of the optimiser over all parameters
+        self.trainers = {}  # of a compiled loss, one for each recording (by its id)
         self.tensors = list(ps)
         self.callbacks = [] if cb is None else list(cb) if isinstance(cb, (list, tuple)) else [cb]
         for f in self.callbacks:
@@ -164,34 +165,86 @@ class Run:
 
     def epoch(self, epoch, data, advance):
         """One pass through the data."""
+        way = self.compiled_epoch if hasattr(self.loss, "lend") else self.eager_epoch
+        way(epoch, data, advance)
+
+    def eager_epoch(self, epoch, data, advance):
+        """One pass, recording every step."""
         before = self.step
         self.history.begin_epoch()
+        losses = self.history.losses
         for d in data:
             self.step += 1
             try:
                 value, found = self.gradient(d)
             except SkipDatum:
                 continue
-            if not apply_(self.opt, self.tensors, found):
-                raise NoGradientError(
-                    f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
-                    f"parameters {self.ps.names()}; does it use the model that they come from?"
-                )
-            self.history.losses.append(value)
+            self.update(found)
+            losses.append(value)
             if advance is not None:
                 advance(value)
             if self.callbacks:
                 self.call_back(epoch, d, value, found)
-            if self.fast:
-                self.give_back()
         if self.step == before:
             raise ValueError(no_data(data, epoch))
+
+    def update(self, found):
+        """Change the parameters by their gradients."""
+        if set(map(type, found)) != ARRAYS_ONLY:
+            if not apply_(self.opt, self.tensors, found):
+                raise self.no_gradient()
+            return
+        arrays = list(map(the_data, self.tensors))
+        if self.prepared is None or not self.prepared.fits(arrays):
+            self.prepared = self.opt.prepare(self.tensors, arrays)
+        self.prepared.run(found)
+
+    def compiled_epoch(self, epoch, data, advance):
+        """One pass with a compiled loss, whose gradients are written where the update reads."""
+        before = self.step
+        self.history.begin_epoch()
+        find, losses = self.loss.find, self.history.losses
+        for d in data:
+            self.step += 1
+            args, kwargs = called_with(d)
+            try:
+                recording, arguments = find(args, kwargs, self.ps)
+            except SkipDatum:
+                continue
+            except TypeError as error:
+                raise explained(error, self.loss, d, self.step) from None
+            trainer = self.trainers.get(id(recording))
+            if trainer is None or not trainer.prepared.valid():
+                trainer = self.trainers[id(recording)] = self.bound(recording)
+            value = self.finite(recording.guarded(trainer.compute, arguments))
+            trainer.update()
+            losses.append(value)
+            if advance is not None:
+                advance(value)
+            if self.callbacks:
+                kept = [None if g is None else g.copy() for g in trainer.gradients]
+                self.call_back(epoch, d, value, kept)
+        if self.step == before:
+            raise ValueError(no_data(data, epoch))
+
+    def bound(self, recording):
+        """A recording, bound to the optimiser."""
+        from .compiled.trainer import Trainer
+
+        if not any(v is not None for v in recording.program.results[1:]):
+            raise self.no_gradient()
+        return Trainer(recording, self.opt, self.tensors)
+
+    def no_gradient(self):
+        """That the loss depends on no parameter."""
+        return NoGradientError(
+            f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
+            f"parameters {self.ps.names()}; does it use the model that they come from?"
+        )
 
     def gradient(self, d):
         """The loss of a datum as a float, and the list of its gradients."""
         loss = self.loss
-        if self.fast:
-            return self.lent_gradient(d)
         try:
             if type(d) is tuple:
                 pull = Pullback(lambda: loss(*d), (self.ps,))
@@ -203,15 +256,6 @@ class Run:
             raise explained(error, loss, d, self.step) from None
         seed = one_like(pull.output)
         return self.finite(pull.value), pull.pull(seed)
-
-    def lent_gradient(self, d):
-        """The same from a compiled loss: its gradients stand in memory that is used again."""
-        args, kwargs = called_with(d)
-        try:
-            value, found, self.give_back = self.loss.lend(args, kwargs, self.ps)
-        except TypeError as error:
-            raise explained(error, self.loss, d, self.step) from None
-        return self.finite(value), found
 
     def finite(self, value):
         """The loss as a float; NaN and infinity are refused."""
@@ -227,8 +271,6 @@ class Run:
 
     def call_back(self, epoch, d, value, found):
         """The callbacks, in their order."""
-        if self.fast:
-            found = [None if g is None else g.copy() for g in found]
         phase.set("callback")
         state = TrainingState(epoch, self.step, value, Grads(self.ps, found), d, self)
         for f, takes in zip(self.callbacks, self.takes_state, strict=True):

@@ -241,6 +241,6 @@ class stop_early:
             stop()
 
     def flush(self) -> None:
-        """Put back the parameters of the best call, if `restore`."""
+        """Put back the parameters of the best call, if `restore`; `train_` calls it at its end."""
         for p, kept in zip(self.ps, self._kept):
             p.data[...] = kept

@@ -54,17 +54,33 @@ class Recording:
         lines = self.source.text.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(self.source.text), None, lines, self.filename)
         self.idle = []  # bound copies that no thread is running
+        self.asked, self.form = None, None
 
-    def bind(self):
-        """A copy with memory of its own: (step, the gradients in order)."""
+    def fits(self, args, kwargs, wanted):
+        """Whether a call has this signature: quick, for calls with arrays alone."""
+        form = self.form
+        if form is None or kwargs or len(args) != len(form):
+            return False
+        for a, (shape, dtype) in zip(args, form):
+            if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
+                return False
+        return self.asked == (tuple(wanted.by_id) if type(wanted) is Params else wanted)
+
+    def bind(self, places=None):
+        """A copy with memory of its own: (step, the gradients in order).
+
+        `places` may say where the gradients are to stand, None in it to leave that open.
+        """
         scope: dict = {}
         exec(self.code, scope)
-        places = {name: np.empty(v.shape, v.dtype) for v, name in self.source.places.items()}
-        step = scope["bind"](**self.source.given, **places)
-        of = [
-            None if v is None else places[self.source.places[v]] for v in self.program.results[1:]
-        ]
-        return step, of
+        values = self.program.results[1:]
+        places = list(places or [None] * len(values))
+        named: dict = {}
+        for i, v in enumerate(values):
+            if v is not None:
+                place = np.empty(v.shape, v.dtype) if places[i] is None else places[i]
+                places[i] = named.setdefault(self.source.places[v], place)
+        return scope["bind"](**self.source.given, **named), places
 
     def run(self, arguments):
         """(output, the copy that computed it); append the copy to `idle` when it has been read."""
@@ -72,8 +88,12 @@ class Recording:
             bound = self.idle.pop()  # atomic: two threads never get the same copy
         except IndexError:
             bound = self.bind()
+        return self.guarded(bound[0], arguments), bound
+
+    def guarded(self, step, arguments):
+        """The result of a bound step; an error gets a note that says where it comes from."""
         try:
-            return bound[0](*arguments), bound
+            return step(*arguments)
         except Exception as error:
             error.add_note(self.explain(error))
             raise
@@ -169,14 +189,20 @@ class Compiled:
 
     def find(self, args, kwargs, wanted):
         """The recording for this call, made if there is none, and its arguments."""
+        entry = self.latest
+        if entry is not None and entry.fits(args, kwargs, wanted) and entry.check():
+            return entry, args
         key, arguments = signature(args, kwargs)
-        key = (key, tuple(wanted.by_id) if isinstance(wanted, Params) else wanted)
-        entry = self.recordings.get(key)
+        asked = tuple(wanted.by_id) if isinstance(wanted, Params) else wanted
+        entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():
             entry = self.record(args, kwargs, wanted)
-            self.recordings[key] = entry
+            entry.asked, entry.form = asked, plain_form(args, kwargs)
+            self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
                 self.recordings.popitem(last=False)
+        else:
+            self.recordings.move_to_end((key, asked))
         self.latest = entry
         return entry, arguments
 
@@ -259,6 +285,22 @@ class Compiled:
               f"{sum(note == 'in place' for _, note in entry.source.setup)} rows")  # fmt: skip
         return size
 
+    def save(self, path, opt=None):
+        """Write the latest signature as a module that needs NumPy alone.
+
+        Parameters
+        ----------
+        path : str or path
+            Ends in .py; the arrays are stored beside it, in an .npz of the same name.
+        opt : optimiser, optional
+            For a training step: with which `step(x, y)` of the module updates its parameters, going
+            on from what the optimiser remembers now. For a prediction there is `step(x)`.
+        """
+        from .saving import save
+
+        self.source  # noqa: B018  (raises if there is none)
+        save(self.latest, path, opt)
+
     def __str__(self):
         return self.source if self.latest is not None else repr(self)
 
@@ -284,6 +326,13 @@ def mapped(tree, of, path):
     if isinstance(tree, dict):
         return {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()}
     return of(tree, path)
+
+
+def plain_form(args, kwargs):
+    """Shapes and types of arguments that are arrays alone; None for others."""
+    if kwargs or not all(type(a) is np.ndarray for a in args):
+        return None
+    return [(a.shape, a.dtype) for a in args]
 
 
 def signature(args, kwargs):

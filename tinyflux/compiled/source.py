@@ -211,8 +211,6 @@ class Source:
         """The call of a node, with `{out}` where its output goes."""
         f = function_of(node)
         args = [self.name(v) if not is_number(v) else None for v in node.operands]
-        if isinstance(f, np.ufunc) and f.__module__ is None:
-            pass
         if isinstance(f, np.ufunc) and f is not np.matmul:
             return self.ufunc(f, node, args)
         args = [a if a is not None else self.constant(v.const) for a, v in zip(args, node.operands)]
@@ -296,6 +294,8 @@ class Source:
         if isinstance(value, (tuple, list)) and not any(isinstance(v, np.ndarray) for v in value):
             inner = ", ".join(self.literal(v) for v in value)
             return f"({inner},)" if isinstance(value, tuple) else f"[{inner}]"
+        if isinstance(value, np.dtype):
+            return repr(value.name)
         if isinstance(value, slice):
             return f"slice({value.start}, {value.stop}, {value.step})"
         if value is Ellipsis:

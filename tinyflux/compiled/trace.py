@@ -81,6 +81,8 @@ class TracingTape(Tape):
         n = max((i + 1 for i, a in enumerate(args) if type(a) is Tensor), default=0)
         if any(type(v) is Tensor for v in kwargs.values()) or n == 0:
             raise refused(f"{name} with a recorded value inside a list or a keyword")
+        if isinstance(function, np.ufunc):
+            n = function.nin
         operation = without_rules(function, n)
         if len(args) > n:
             kwargs = {**dict(zip(operation.names[n:], args[n:], strict=False)), **kwargs}

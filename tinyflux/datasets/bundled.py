@@ -10,7 +10,14 @@ __all__ = ["Split", "digits", "iris"]
 
 
 class Split(NamedTuple):
-    """A set of labelled data in two parts, one to learn from and one to be examined on."""
+    """A set of labelled data in two parts, one to learn from and one to be examined on.
+
+    Examples
+    --------
+    >>> x_train, y_train, x_test, y_test = iris()
+    >>> iris().y_test.shape
+    (30,)
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray

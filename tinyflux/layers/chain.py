@@ -19,6 +19,11 @@ class Chain:
     layers : tuple
     names : tuple of str, or None
 
+    Raises
+    ------
+    TypeError
+        If a layer cannot be called, or some are given by position and others by name.
+
     Notes
     -----
     `chain[0]` is a layer, `chain["encode"]` the one of that name, `chain[1:]` a Chain of the same
@@ -61,7 +66,14 @@ class Chain:
         return x
 
     def activations(self, x):
-        """The outputs of all layers, as a list."""
+        """The outputs of all layers, as a list; the last one is what a call returns.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> flux.Chain(lambda x: x + 1, lambda x: 10 * x).activations(2.0)
+        [3.0, 30.0]
+        """
         return [x := layer(x) for layer in self.layers]
 
     def _place(self, i):

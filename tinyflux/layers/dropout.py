@@ -20,6 +20,11 @@ class Dropout:
         The axes along which the draws differ; along the others one draw serves for all.
     rng : numpy.random.Generator or int, optional
 
+    Raises
+    ------
+    ValueError
+        If `p` is not a probability.
+
     Notes
     -----
     Active while a gradient is taken; see `testmode_`. Source: Srivastava et al., "Dropout: a simple

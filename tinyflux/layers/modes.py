@@ -16,7 +16,7 @@ def testmode_(model, mode=True):
     """Let all layers of `model` behave as in use (True), as in training (False), or "auto".
 
     "auto", with which a layer begins, is training mode while a gradient is taken and test mode
-    otherwise, as in Flux 0.12. Returns the model.
+    otherwise, as in Flux 0.12. Returns the model; any other mode is a ValueError.
 
     Examples
     --------
@@ -34,7 +34,17 @@ def testmode_(model, mode=True):
 
 
 def trainmode_(model, mode=True):
-    """Let all layers of `model` behave as in training (True), as in use (False), or "auto"."""
+    """Let all layers of `model` behave as in training (True), as in use (False), or "auto".
+
+    The opposite of `testmode_`. Returns the model.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> m = flux.Chain(flux.Dropout(1.0))
+    >>> m(np.ones(2)), flux.trainmode_(m)(np.ones(2)), flux.trainmode_(m, "auto")(np.ones(2))
+    (array([1., 1.]), array([0., 0.]), array([1., 1.]))
+    """
     return testmode_(model, mode if mode == "auto" else not mode)
 
 

@@ -4,4 +4,4 @@ One file per family. Each entry is a NumPy function with the derivative towards 
 `g` is the gradient of the output `y`.
 """
 
-from . import elementwise, index, join, linalg, nn, reduce, shape  # noqa: F401
+from . import elementwise, index, join, linalg, nn, products, reduce, shape  # noqa: F401

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..primitive import composed, rule, sample, without_gradient
 from .index import getitem
-from .linalg import mT
+from .products import mT
 
 # ------------------------------------------------------------------------------- new shape
 

@@ -59,11 +59,34 @@ class Optimiser(UpdateRule):
         return leaves
 
     def append(self, rule: UpdateRule) -> None:
-        """Add a rule at the end."""
+        """Add a rule at the end.
+
+        Examples
+        --------
+        >>> from tinyflux.optimise import SGD
+        >>> opt = Optimiser(ClipNorm(1.0))
+        >>> opt.append(SGD(0.1))
+        >>> opt
+        Optimiser(ClipNorm(threshold=1.0), SGD(lr=0.1))
+        """
         self.insert(len(self), rule)
 
     def insert(self, index: int, rule: UpdateRule) -> None:
-        """Add a rule before position `index`."""
+        """Add a rule before position `index`.
+
+        Raises
+        ------
+        TypeError
+            If it is no rule, or a chain that holds this one.
+
+        Examples
+        --------
+        >>> from tinyflux.optimise import SGD
+        >>> opt = Optimiser(SGD(0.1))
+        >>> opt.insert(0, ClipNorm(1.0))
+        >>> opt
+        Optimiser(ClipNorm(threshold=1.0), SGD(lr=0.1))
+        """
         if not isinstance(rule, UpdateRule) or self in _chains(rule):
             what = "itself" if isinstance(rule, UpdateRule) else repr(rule)
             raise TypeError(f"Optimiser: got {what}; wanted rules such as ADAM(0.001).")
@@ -253,7 +276,14 @@ class ExpDecay(UpdateRule):
     reads_x = False
 
     def factor(self, n: int) -> float:
-        """Return the factor of step n = 1, 2, ..."""
+        """Return the factor of step n = 1, 2, ...
+
+        Examples
+        --------
+        >>> schedule = ExpDecay(0.5, decay_step=10)
+        >>> [schedule.factor(n) for n in (1, 10, 20)]
+        [1.0, 0.5, 0.25]
+        """
         times = max(n // self.decay_step - self.start // self.decay_step, 0)
         return max(self.decay**times, self.clip)
 

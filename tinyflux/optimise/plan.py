@@ -201,6 +201,14 @@ class Plan:
                 pairs += zip(group.parts(lane.x), xs, strict=True)
         self.inputs = [self._parts(i) for i in range(len(self.stages))] if self.clips else []
 
+    def places(self) -> list[np.ndarray | None]:
+        """Where each gradient may be written straight away; None: anywhere."""
+        places: list[np.ndarray | None] = [None] * len(self.arrays)
+        for part, i in self.gather:
+            if part.dtype == self.dtypes[i]:
+                places[i] = part
+        return places
+
     def _parts(self, stage: int) -> list[np.ndarray]:
         """What goes into a stage, parameter by parameter."""
         flats = [(lane.group, lane.inputs[stage]) for lane in self.lanes]
@@ -223,7 +231,8 @@ class Plan:
     def run(self, leaves: tuple, gradients: Sequence[np.ndarray], n: int) -> None:
         """Update all parameters once; `n` is the number of this call."""
         for part, i in self.gather:
-            part[...] = gradients[i]
+            if gradients[i] is not part:
+                part[...] = gradients[i]
         for part, x in self.copies:
             part[...] = x
         if self.clips and self.stages[0]:  # refuse what is not finite before a moment has changed

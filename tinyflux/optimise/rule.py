@@ -56,6 +56,20 @@ class UpdateRule(Declared):
     `delta(x, g, u, *moments, *scratch, *constants)` leaves the amount to subtract in `u`. It
     changes `u`, the moments and the work arrays in place and nothing else. Arrays are 1-d: a block
     of a parameter, or many parameters end to end; constants are 0-d, of their dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> class SignSGD(UpdateRule):
+    ...     lr: Rate = 0.01
+    ...     def constants(self, t, n):
+    ...         return (self.lr,)
+    ...     def delta(self, x, g, u, lr):
+    ...         np.multiply(np.sign(g), lr, out=u)
+    >>> W = flux.Tensor([1.0, -2.0])
+    >>> flux.update_(SignSGD(0.5), [W], flux.gradient(lambda: np.sum(W**2), [W]))
+    >>> W
+    Tensor([ 0.5, -1.5])
     """
 
     moments: ClassVar[tuple[str, ...]] = ()
@@ -126,6 +140,14 @@ class UpdateRule(Declared):
         """
         self._stepper.step_(self.leaves(), keys, arrays, gradients)
 
+    def prepare(self, keys: Sequence[Any], arrays: Sequence[np.ndarray]) -> Any:
+        """Look up a step over these parameters once, to `run(gradients)` many times.
+
+        What comes back has `places` (where each gradient may be written straight away, or None) and
+        is `valid()` until the parameters, their state or the optimiser change in kind.
+        """
+        return self._stepper.prepare(self.leaves(), keys, arrays)
+
     def state(self, key: Any) -> dict[str, Any]:
         """Return copies of what is kept for `key`; {} if it has never been updated.
 
@@ -133,6 +155,14 @@ class UpdateRule(Declared):
         parameter, and `"step"`, the number of calls of the optimiser. Moments are given as they are
         stored, to the last bit; where a rule stores them rescaled there is also `"scale"`, one
         number per moment: textbook value = array * scale.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> opt, W = flux.Momentum(lr=0.5), flux.Tensor([1.0])
+        >>> opt.step_([W], [W.data], [np.array([2.0])])
+        >>> opt.state(W)
+        {'v': array([1.]), 't': 1, 'step': 1}
         """
         return self._stepper.state(self.leaves(), key)
 
@@ -140,6 +170,19 @@ class UpdateRule(Declared):
         """Put back what `state(key)` returned; `array` is the parameter, for its shape and dtype.
 
         Moments without a `"scale"` are taken as textbook values; {} forgets the key.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the state is not that of such a rule and parameter. Nothing has been changed then.
+
+        Examples
+        --------
+        >>> import tinyflux as flux
+        >>> opt, W = flux.Momentum(), flux.Tensor([1.0])
+        >>> opt.load_state_(W, {"v": [0.5], "t": 3}, W.data)
+        >>> opt.state(W)
+        {'v': array([0.5]), 't': 3, 'step': 3}
         """
         self._stepper.load_(self.leaves(), key, state, array.shape, array.dtype)
 

@@ -53,7 +53,13 @@ Stages = Annotated[
 
 
 class Constant(Schedule):
-    """The same value at every step."""
+    """The same value at every step.
+
+    Examples
+    --------
+    >>> Constant(0.1)(7)
+    0.1
+    """
 
     value: float
 
@@ -62,7 +68,13 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """start * decay**(completed stages); a single `step_sizes` repeats for ever, a list ends."""
+    """start * decay**(completed stages); a single `step_sizes` repeats for ever, a list ends.
+
+    Examples
+    --------
+    >>> [Step(1.0, 0.5, [2, 1])(t) for t in range(1, 6)]
+    [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
 
     start: float
     decay: float
@@ -78,7 +90,13 @@ class Step(Schedule):
 
 
 class Exp(Schedule):
-    """start * decay**(t - 1)."""
+    """start * decay**(t - 1).
+
+    Examples
+    --------
+    >>> Exp(1.0, decay=0.5)(3)
+    0.25
+    """
 
     start: float
     decay: float
@@ -88,7 +106,13 @@ class Exp(Schedule):
 
 
 class Poly(Schedule):
-    """start * (1 - (t - 1) / max_iter)**degree, for t up to max_iter."""
+    """start * (1 - (t - 1) / max_iter)**degree, for t up to max_iter.
+
+    Examples
+    --------
+    >>> Poly(1.0, degree=2, max_iter=10)(6)
+    0.25
+    """
 
     start: float
     degree: float
@@ -100,7 +124,13 @@ class Poly(Schedule):
 
 
 class Inv(Schedule):
-    """start / (1 + (t - 1) * decay)**degree."""
+    """start / (1 + (t - 1) * decay)**degree.
+
+    Examples
+    --------
+    >>> Inv(1.0, decay=1.0, degree=2)(3)
+    0.1111111111111111
+    """
 
     start: float
     decay: float
@@ -111,7 +141,13 @@ class Inv(Schedule):
 
 
 class Triangle(Schedule):
-    """From the smaller of l0 and l1 up to the larger and down again, straight, in one period."""
+    """From the smaller of l0 and l1 up to the larger and down again, straight, in one period.
+
+    Examples
+    --------
+    >>> [round(Triangle(0.0, 1.0, period=4)(t), 9) for t in range(1, 6)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
 
     l0: float
     l1: float
@@ -122,7 +158,13 @@ class Triangle(Schedule):
 
 
 class Sin(Schedule):
-    """min(l0, l1) + abs(l0 - l1) * abs(sin(pi * (t - 1) / period))."""
+    """min(l0, l1) + abs(l0 - l1) * abs(sin(pi * (t - 1) / period)).
+
+    Examples
+    --------
+    >>> Sin(0.0, 1.0, period=2)(2)
+    1.0
+    """
 
     l0: float
     l1: float
@@ -136,6 +178,11 @@ class CosAnneal(Schedule):
     """From the larger of l0 and l1 down to the smaller along a cosine, anew after each period.
 
     Loshchilov & Hutter (2017), "SGDR: stochastic gradient descent with warm restarts", eq. 5.
+
+    Examples
+    --------
+    >>> [round(CosAnneal(0.0, 1.0, period=4)(t), 3) for t in range(1, 6)]
+    [1.0, 0.854, 0.5, 0.146, 1.0]
     """
 
     l0: float
@@ -153,6 +200,11 @@ class OneCycle(Schedule):
 
     `startval` is maxval / 25 and `endval` maxval / 1e5 unless given. Smith & Topin (2019),
     "Super-convergence: very fast training of neural networks using large learning rates".
+
+    Examples
+    --------
+    >>> [round(OneCycle(8, maxval=1.0)(t), 3) for t in (1, 2, 3, 5, 8)]
+    [0.04, 0.52, 1.0, 0.75, 0.067]
     """
 
     nsteps: Period
@@ -172,7 +224,13 @@ class OneCycle(Schedule):
 
 
 class Loop(Schedule):
-    """schedule(1), ..., schedule(period), and from the beginning again."""
+    """schedule(1), ..., schedule(period), and from the beginning again.
+
+    Examples
+    --------
+    >>> [Loop(Exp(1.0, 0.5), 2)(t) for t in (1, 2, 3)]
+    [1.0, 0.5, 1.0]
+    """
 
     schedule: Callable[[int], float]
     period: Period

@@ -46,6 +46,14 @@ class Stepper:
         self._quiet.run(plan.run, leaves, gradients, self.calls + 1)
         self.calls += 1
 
+    def prepare(self, leaves: tuple, keys: Sequence, arrays: Sequence) -> "Prepared":
+        """A step over these parameters that is looked up once and run many times."""
+        ids = tuple(map(id, keys))
+        plan = self._plans.get(ids)
+        if plan is None or not all(map(is_, arrays, plan.arrays)):
+            plan = self._plan(leaves, keys, ids, arrays)
+        return Prepared(self, leaves, ids, plan)
+
     def _plan(self, leaves: tuple, keys: Sequence, ids: tuple, arrays: Sequence) -> Plan:
         """Sort the parameters into groups and prepare their step."""
         if len(arrays) != len(ids) or len(set(ids)) != len(ids):
@@ -186,6 +194,34 @@ class Stepper:
         for key, state, shape, dtype in kept:
             self.load_(leaves, key, state, shape, dtype)
         self.calls = calls
+
+
+class Prepared:
+    """A step over certain parameters, for a program that writes the gradients where they are read.
+
+    Attributes
+    ----------
+    places : list of arrays or None
+        Where to write the gradient of each parameter; None: in an array of your own.
+    """
+
+    def __init__(self, stepper: Stepper, leaves: tuple, ids: tuple, plan: Plan) -> None:
+        self.stepper, self.leaves, self.ids, self.plan = stepper, leaves, ids, plan
+        self.places = plan.places()
+
+    def fits(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether it is still valid, and these are the arrays of the parameters."""
+        return self.valid() and all(map(is_, arrays, self.plan.arrays))
+
+    def valid(self) -> bool:
+        """Whether nothing has changed since: the parameters, their groups, the chain."""
+        return self.stepper._plans.get(self.ids) is self.plan
+
+    def run(self, gradients: Sequence[np.ndarray]) -> None:
+        """Update the parameters once."""
+        stepper = self.stepper
+        stepper._quiet.run(self.plan.run, self.leaves, gradients, stepper.calls + 1)
+        stepper.calls += 1
 
 
 def _prefixes(leaves: tuple) -> list[str]:

@@ -1,0 +1,209 @@
+"""Writing a recording into a module that needs NumPy alone."""
+
+import inspect
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CannotCompileError
+from ..optimise.rule import UpdateRule
+from .guards import PLAIN
+
+LOADING = """
+stored = np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False)
+{given}
+"""
+
+PREDICTION = """
+step = bind(**given)
+"""
+
+TRAINING = '''
+parameters = {{name: given[name] for name in {names}}}
+gradients = {{name: np.empty_like(array) for name, array in parameters.items()}}
+compute = bind(**given, **{{"d_" + name: g for name, g in gradients.items()}})
+
+
+def step({arguments}):
+    """Compute the loss, and update the parameters once; returns the loss."""
+    loss = compute({arguments})
+    with np.errstate(all="ignore"):
+        update()
+    return loss
+
+
+def save(path=Path(__file__).with_suffix(".npz")):
+    """Store the parameters (and what the optimiser remembers) where this module reads them."""
+    np.savez(path, **{{**stored, **parameters, **state()}})
+'''
+
+
+def save(recording, path, opt=None):
+    """Write `path` (a .py file) and, beside it, the arrays (.npz)."""
+    path = Path(path)
+    if path.suffix != ".py":
+        raise ValueError(f"save: a path that ends in .py is wanted, got {path}")
+    source = recording.source
+    arrays, plain, helpers = sorted_out(source.given)
+    training = bool(source.places)
+    head, _, rest = source.text.partition('"""\n')[2].partition("\n\ndef bind")
+    text = [f'"""{recording.title}: NumPy source, written by tinyflux; it needs NumPy alone."""']
+    text += ["", "from math import sqrt", "from pathlib import Path", "", "import numpy as np"]
+    text += [head.strip(), "", *helpers, "", "def bind" + rest.rstrip(), ""]
+    if training and opt is None:
+        raise TypeError(
+            "save: this is a training step; give the optimiser with which it is to update: "
+            "save(path, opt)"
+        )
+    given = {**{n: f"stored[{n!r}]" for n in arrays}, **{n: repr(v) for n, v in plain.items()}}
+    given = "".join(f"    {n!r}: {v},\n" for n, v in given.items())
+    given += "".join(f"    {n!r}: {f.__name__},\n" for n, f in functions(source.given).items())
+    text.append(LOADING.format(given="given = {\n" + given + "}"))
+    if training:
+        names = [v.tensor for v in recording.program.parameters]
+        wanted = [t for t in recording.wanted if any(t is n for n in names)]
+        called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
+        lines, state = update_source(opt, [(called[id(t)], t) for t in wanted])
+        shown = ", ".join(v.name for v in recording.program.arguments)
+        text.append(TRAINING.format(names=[called[id(t)] for t in wanted], arguments=shown))
+        text += lines
+        arrays = {**arrays, **state}
+    else:
+        text.append(PREDICTION)
+    path.write_text("\n".join(text))
+    np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def functions(given):
+    """The kernels of ours among what the source is given."""
+    return {n: f for n, f in given.items() if callable(f) and not isinstance(f, np.ufunc)}
+
+
+def sorted_out(given):
+    """(arrays by name, plain values by name, source texts of kernels)."""
+    arrays, plain, helpers = {}, {}, []
+    for name, value in given.items():
+        if isinstance(value, (np.ndarray, np.generic)):
+            arrays[name] = np.asarray(value)
+        elif isinstance(value, PLAIN) or isinstance(value, slice):
+            plain[name] = value
+        elif value is np.array:
+            helpers.append("copied = np.array")
+        elif inspect.isfunction(value) and (value.__module__ or "").startswith("tinyflux"):
+            helpers.append(kernel_source(value))
+        else:
+            raise CannotCompileError(f"save: {name} ({value!r}) is not made of NumPy alone")
+    return arrays, plain, helpers
+
+
+def kernel_source(f):
+    """The source of a kernel, if it uses NumPy alone."""
+    text = textwrap.dedent(inspect.getsource(f))
+    text = text[text.index("def ") :]
+    outside = [n for n in f.__code__.co_names if n in f.__globals__ and n != "np"]
+    inner = [
+        kernel_source(f.__globals__[n]) for n in outside if inspect.isfunction(f.__globals__[n])
+    ]
+    others = [n for n in outside if not inspect.isfunction(f.__globals__[n])]
+    values = [f"{n} = {f.__globals__[n]!r}" for n in others if isinstance(f.__globals__[n], PLAIN)]
+    if len(values) < len(others):
+        raise CannotCompileError(f"save: {f.__name__} uses more than NumPy ({', '.join(others)})")
+    return "\n\n".join([*inner, *values, text])
+
+
+# ------------------------------------------------------------------------------- the update
+
+
+def update_source(opt, tensors):
+    """(lines of source that update the parameters, arrays of state)."""
+    leaves = opt.leaves()
+    if not all(leaf.elementwise for leaf in leaves):
+        raise CannotCompileError("save: a clip by norm cannot be part of a saved step")
+    lines, written = [MADE], set()
+    for leaf in leaves:
+        lines += rule_source(type(leaf), written)
+    fields = [(type(leaf).__name__, {n: getattr(leaf, n) for n in leaf.fields}) for leaf in leaves]
+    lines += ["", "", "rules = ["]
+    lines += [f"    made({name}, {values!r})," for name, values in fields]
+    lines += ["]"]
+    state = {}
+    for name, t in tensors:
+        kept = opt.state(t)
+        for k, leaf in enumerate(leaves):
+            prefix = f"{k}." if len(leaves) > 1 else ""
+            for m in leaf.moments:
+                array = kept.get(prefix + m)
+                stored = np.zeros_like(t.data) if array is None else array
+                state[f"{name}:{k}:{m}"] = stored
+        state[f"{name}:t"] = np.array(kept.get("t", 0))
+    state["calls"] = np.array(opt._stepper.calls)
+    moments = [list(leaf.moments) for leaf in leaves]
+    scratch = [leaf.scratch for leaf in leaves]
+    lines += [UPDATE.format(moments=moments, scratch=scratch)]
+    return lines, state
+
+
+UPDATE = '''
+
+moments = [
+    {{name: [stored[f"{{name}}:{{k}}:{{m}}"].copy() for m in names] for name in parameters}}
+    for k, names in enumerate({moments})
+]
+steps = {{name: int(stored[name + ":t"]) for name in parameters}}
+calls = int(stored["calls"])
+
+
+def update():
+    """One step of the optimiser, in place."""
+    global calls
+    calls += 1
+    for name, x in parameters.items():
+        x, g = x.reshape(-1), gradients[name].reshape(-1)
+        steps[name] += 1
+        for k, (rule, scratch) in enumerate(zip(rules, {scratch})):
+            u = np.empty_like(x)
+            work = [np.empty_like(x) for _ in range(scratch)]
+            numbers = np.array(rule.constants(steps[name], calls), x.dtype)
+            numbers = [numbers[i, ...] for i in range(len(numbers))]
+            rule.delta(x, g, u, *[m.reshape(-1) for m in moments[k][name]], *work, *numbers)
+            g = u
+        x -= g
+
+
+def state():
+    """What the optimiser remembers, by name."""
+    found = {{name + ":t": np.array(t) for name, t in steps.items()}}
+    for k, of in enumerate(moments):
+        for name, arrays in of.items():
+            for m, array in zip({moments}[k], arrays):
+                found[f"{{name}}:{{k}}:{{m}}"] = array
+    return {{**found, "calls": np.array(calls)}}
+'''
+
+
+def rule_source(kind, written):
+    """The classes of an update rule: their numbers and their formulas."""
+    if kind is UpdateRule or kind in written:
+        return []
+    written.add(kind)
+    base = kind.__mro__[1]
+    lines = rule_source(base, written)
+    name = "" if base is UpdateRule else f"({base.__name__})"
+    lines += ["", "", f"class {kind.__name__}{name}:"]
+    for method in ("constants", "delta"):
+        if method in vars(kind):
+            text = textwrap.dedent(inspect.getsource(vars(kind)[method]))
+            text = text.replace(" -> Numbers", "").replace(" -> None", "")
+            lines += ["", textwrap.indent(text.rstrip(), "    ")]
+    return lines
+
+
+MADE = '''
+
+def made(kind, numbers):
+    """A rule with these hyper-parameters."""
+    rule = kind()
+    vars(rule).update(numbers)
+    return rule
+'''

@@ -1,0 +1,68 @@
+"""What a loss is given: prediction and target checked, labels turned into one-hot rows."""
+
+import numpy as np
+
+from .primitive import primitive
+from .tensor import Tensor
+
+
+def target(name, yhat, y, classes=False):
+    """`y` checked against `yhat` and in its type: (yhat, y)."""
+    a = yhat.data if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
+    if a is None:
+        a = yhat = as_numbers(name, "yhat", yhat)
+    b = y.data if type(y) is Tensor else y if type(y) is np.ndarray else None
+    if b is None:
+        b = y = as_numbers(name, "y", y)
+    shape, dtype = a.shape, a.dtype
+    if a.size == 0:
+        raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
+    if b.shape != shape:
+        if classes and b.dtype.kind in "iu" and b.shape == shape[:-1]:
+            return yhat, one_hot(y, k=shape[-1], dtype=dtype, name=name)
+        raise ValueError(misfit(name, shape, b, classes))
+    if b.dtype is not dtype and b.dtype != dtype:
+        if b.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
+        if dtype.kind == "f":
+            y = y.astype(dtype)
+    return yhat, y
+
+
+def as_numbers(name, which, value):
+    """A list or a number as an array."""
+    array = np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: {which} is a masked array, whose mask would be lost; fill it")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
+    return array
+
+
+@primitive(None, samples=())
+def one_hot(labels, *, k, dtype, name):
+    """Whole-number labels as rows with one 1; a label out of range is refused."""
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= k:
+        raise ValueError(
+            f"{name}: yhat has {k} classes on its last axis, so labels go from 0 to {k - 1}; "
+            f"got {low if low < 0 else high}"
+        )
+    return np.eye(k, dtype=dtype)[labels]
+
+
+def misfit(name, shape, y, classes):
+    """What is wrong with a target of another shape, and the remedy."""
+    text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"
+    if classes:
+        text += f", or y whole-number labels of shape {shape[:-1]}"
+        if y.shape == shape[:-1]:
+            return text + f" (they have dtype {y.dtype}: use y.astype(int))"
+    if int(np.prod(shape)) == y.size:
+        text += f": write y.reshape({shape}), or yhat.reshape({y.shape})"
+    return text
+
+
+def eps_of(yhat):
+    """The machine epsilon of the type of a prediction."""
+    return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)
