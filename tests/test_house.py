@@ -13,7 +13,7 @@ import tinyflux as flux
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks"],
-    ["tensor", "tape", "seeding"],
+    ["tensor", "tape", "seeding", "threads"],
     ["primitive", "seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],
@@ -29,7 +29,7 @@ FLOORS = [
         "callbacks",
     ],
     ["layers"],
-    ["train", "history", "progress", "testing", "datasets"],
+    ["train", "arguments", "history", "progress", "testing", "datasets"],
     ["__init__"],
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -149,7 +149,7 @@ def test_the_place_in_the_chain_is_named_from_inside_to_outside(chain, place):
     "x", [np.ones((2, 3), complex), [["a", "b", "c"]], np.array([[1, 2, None]])], ids=repr
 )
 def test_input_of_the_wrong_kind(x):
-    with pytest.raises(TypeError, match=r"Dense\(3, 2\): got x with dtype"):
+    with pytest.raises(TypeError, match=r"Dense\(3, 2\): got "):
         Dense(3, 2)(x)
 
 

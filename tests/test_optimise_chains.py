@@ -248,3 +248,21 @@ def test_scheduler_sets_a_field():
     momentum = Momentum()
     Scheduler(momentum, lambda t: 0.5, field="rho")
     assert momentum.rho == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_parameters_take_the_same_steps(dtype):
+    """BLAS does their last two passes in one, with one rounding less."""
+    rng = np.random.default_rng(0)
+    n = 140_001
+    start, gs = rng.standard_normal(n).astype(dtype), rng.standard_normal((5, n)).astype(dtype)
+    large, parts = Key(start.copy()), [Key(p.copy()) for p in np.array_split(start, 3)]
+    one, many = ADAM(0.01), ADAM(0.01)
+    for g in gs:
+        kept = g.copy()
+        one.step_([large], [large.data], [g])
+        many.step_(parts, [p.data for p in parts], np.array_split(g, 3))
+        np.testing.assert_array_equal(g, kept)
+    together = np.concatenate([p.data for p in parts])
+    assert not np.array_equal(large.data, start)
+    np.testing.assert_allclose(large.data, together, rtol=0, atol=4 * np.finfo(dtype).eps)

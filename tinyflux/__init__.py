@@ -42,6 +42,7 @@ from .data import (
 )  # fmt: skip
 from . import datasets
 from .seeding import seed_
+from .threads import set_threads_
 
 from .errors import (
     FluxError, NotDifferentiableError, RecordingError, NotScalarError, NoGradientError,

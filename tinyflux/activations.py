@@ -6,6 +6,8 @@ kink the slope is the one that is stated. The constants are those of Flux (NNlib
 
 import numpy as np
 
+from .checks import numeric
+from .ops.elementwise import clamp
 from .ops.nn import logsoftmax, logsumexp, softmax
 from .primitive import primitive
 from .tensor import Tensor
@@ -21,15 +23,21 @@ tanh = np.tanh
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
 GELU_WIDTH = float(np.sqrt(2 / np.pi))
-
-
+GELU_CUBE = 0.044715 * GELU_WIDTH
 ZERO = np.zeros((), np.float32)  # NumPy compares with an array quicker than with a number
 
 
 def floats(x):
     """x as an array of floating-point numbers (integers become float64)."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
-    return x if x.dtype.kind == "f" else x.astype(np.float64)
+    return x if x.dtype.kind == "f" else numeric(x, "activation").astype(np.float64)
+
+
+def slope_of(a, name):
+    """The parameter of an activation, if it is a number."""
+    if type(a) is not float and (np.ndim(a) or np.asarray(a).dtype.kind not in "fiub"):
+        raise TypeError(f"{name} must be a real number, got {a!r}")
+    return a
 
 
 def identity(x):
@@ -91,7 +99,7 @@ def leakyrelu(x, a=0.01):
     >>> flux.leakyrelu(np.array([-1.0, 2.0]), a=0.1)
     array([-0.1,  2. ])
     """
-    x = floats(x)
+    x, a = floats(x), slope_of(a, "leakyrelu: a")
     return x * slopes(x, np.greater(x, 0), 1.0, a)
 
 
@@ -113,7 +121,7 @@ def elu(x, alpha=1.0):
     >>> flux.elu(np.array([-1000.0, 2.0]))
     array([-1.,  2.])
     """
-    x = floats(x)
+    x, alpha = floats(x), slope_of(alpha, "elu: alpha")
     return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -133,12 +141,20 @@ def selu(x):
     return np.where(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * np.expm1(np.minimum(x, 0)))
 
 
+def gelu_tanh(x):
+    """(tanh u, x cut off) with u = sqrt(2/pi) (x + 0.044715 x^3).
+
+    Beyond 100 tanh is -1 or 1, and the cube must not overflow.
+    """
+    near = clamp(x, -100, 100)
+    return np.tanh(near * (GELU_WIDTH + GELU_CUBE * (near * near))), near
+
+
 def gelu_slope(g, y, x):
-    """h + x h' with h = (1 + tanh u) / 2 = sigmoid(2u)."""
-    near = np.clip(x, -100, 100)  # farther out the slope is 0 or 1, and must not overflow
-    h = sigmoid(2 * GELU_WIDTH * near * (1 + 0.044715 * near * near))
-    bend = 2 * h * (1 - h) * GELU_WIDTH * (1 + 0.134145 * near * near)
-    return g * (h + x * bend)
+    """h + x h' with h = (1 + tanh u) / 2."""
+    t, near = gelu_tanh(x)
+    bend = (1 - t * t) * (GELU_WIDTH + 3 * GELU_CUBE * (near * near))
+    return g * (0.5 * (1 + t) + 0.5 * x * bend)
 
 
 @primitive(gelu_slope)
@@ -154,8 +170,8 @@ def gelu(x):
     array([  -0.,    0., 1000.])
     """
     x = floats(x)
-    near = np.clip(x, -100, 100)  # farther out tanh is -1 or 1, and the cube must not overflow
-    return x * (0.5 * (1 + np.tanh(GELU_WIDTH * near * (1 + 0.044715 * near * near))))
+    t, _ = gelu_tanh(x)
+    return x * (0.5 * (1 + t))
 
 
 @primitive(lambda g, y, x: g * swish_bend(x, sigmoid(x)))

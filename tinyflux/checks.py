@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_callable", "as_integer", "as_real"]
+__all__ = ["as_callable", "as_flag", "as_integer", "as_number", "as_real"]
+
+
+def shown(value: Any) -> str:
+    """A value and its type in one line, for a message."""
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
 def as_callable(value: Any, name: str) -> Any:
@@ -26,8 +32,28 @@ def as_callable(value: Any, name: str) -> Any:
     TypeError: throttle: f is None, but it must be a function: pass f itself, not f()
     """
     if not callable(value):
-        raise TypeError(f"{name} is {value!r}, but it must be a function: pass f itself, not f()")
+        text = "None" if value is None else shown(value)
+        raise TypeError(f"{name} is {text}, but it must be a function: pass f itself, not f()")
     return value
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """Return `value` as a bool; 0 and 1 will do.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else: "False" and [False] would count as true.
+
+    Examples
+    --------
+    >>> as_flag("False", "shuffle")
+    Traceback (most recent call last):
+    TypeError: shuffle is 'False' (str), but it must be True or False
+    """
+    if not isinstance(value, (bool, int, np.bool_)) or value not in (0, 1):
+        raise TypeError(f"{name} is {shown(value)}, but it must be True or False")
+    return bool(value)
 
 
 def as_integer(value: Any, name: str, *, least: int) -> int:
@@ -55,10 +81,32 @@ def as_integer(value: Any, name: str, *, least: int) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}), but it must be {wanted}")
+        raise TypeError(f"{name} is {shown(value)}, but it must be {wanted}")
     if number < least:
         raise ValueError(f"{name} is {number}, but it must be {wanted}")
     return number
+
+
+def as_number(value: Any, name: str, wanted: str = "a real number") -> float:
+    """Return `value` as a float, NaN included.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number (a bool, a string, a complex number, an array).
+
+    Examples
+    --------
+    >>> as_number(None, "the score")
+    Traceback (most recent call last):
+    TypeError: the score is None (NoneType), but it must be a real number
+    """
+    try:
+        if isinstance(value, (str, bytes, bool, np.bool_)) or np.ndim(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} is {shown(value)}, but it must be {wanted}") from None
 
 
 def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
@@ -79,15 +127,8 @@ def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
     Traceback (most recent call last):
     ValueError: timeout is -1, but it must be a number of at least 0
     """
-    wanted = f"a number of at least {least:g}"
-    try:
-        if isinstance(value, (str, bool, np.bool_)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name} is {value!r} ({type(value).__name__}), but it must be {wanted}"
-        ) from None
+    wanted = "a number" if least == -math.inf else f"a number of at least {least:g}"
+    number = as_number(value, name, wanted)
     if math.isnan(number) or number < least:
         raise ValueError(f"{name} is {value!r}, but it must be {wanted}")
     return number
@@ -96,14 +137,19 @@ def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
 
 
-def real_array(data, who):
-    """`data` as an array of real floating-point numbers, or a TypeError that says what to do."""
+def as_array(data, who):
+    """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
     try:
-        array = np.asarray(data)
+        return np.asarray(data)
     except ValueError as error:  # ragged lists
         raise TypeError(f"{who}: the lists do not form an array: {error}") from None
+
+
+def real_array(data, who):
+    """`data` as an array of real floating-point numbers, or a TypeError that says what to do."""
+    array = as_array(data, who)
     if array.dtype.newbyteorder("=") in FLOATS:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     got = f"{who}: got dtype {array.dtype}; wanted real floating-point numbers"
@@ -120,8 +166,14 @@ def real_array(data, who):
 
 def as_operand(value, who):
     """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{who}: got a masked array, whose mask would be lost; fill it")
-    if value is None or isinstance(value, np.generic):
-        return value
-    return np.asarray(value)
+    array = value if isinstance(value, np.generic) else as_array(value, who)
+    if array.dtype.kind in "fiubc":
+        return array
+    raise TypeError(f"{who}: got {shown(value)}; numbers or an array of numbers are wanted")
+
+
+def numeric(array, who):
+    """`array`, if it holds real numbers."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{who}: got dtype {array.dtype}; real numbers are wanted")
+    return array

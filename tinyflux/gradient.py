@@ -9,7 +9,7 @@ from contextvars import Context
 
 import numpy as np
 
-from .checks import real_array
+from .checks import as_callable, real_array
 from .errors import NotScalarError
 from .grads import Grads
 from .params import Params
@@ -85,6 +85,7 @@ def withgradient(f, *args):
     """
     if hasattr(f, "lend") and recording() is None:
         return f.withgradient(args)
+    as_callable(f, "gradient: f")
     pull = Pullback(f, args)
     return pull.value, pull(one_like(pull.output))
 
@@ -111,13 +112,19 @@ def pullback(f, *args):
     >>> value, back(np.array([1.0, 10.0]))
     (array([1., 4.]), (array([ 2., 40.]),))
     """
-    pull = Pullback(f, args)
-    if isinstance(pull.output, (tuple, list, dict)):
-        raise NotScalarError(f"the function returned {brief_type(pull.output)}; return one array")
+    if hasattr(f, "lend") and recording() is None:  # compiled
+        return f.pullback(args)
+    pull = Pullback(as_callable(f, "pullback: f"), args)
+    out = pull.output
+    if not isinstance(out, (int, float)) and getattr(out, "dtype", NO_NUMBER).kind not in "fiub":
+        raise NotScalarError(f"the function returned {brief_type(out)}; an array is wanted")
     return pull.value, pull
 
 
 # ------------------------------------------------------------------------------- recording
+
+
+NO_NUMBER = np.dtype(object)
 
 
 class Pullback:
@@ -139,7 +146,7 @@ class Pullback:
                 args = [own_leaf(a, i, outer) for i, a in enumerate(args)]
                 wanted = {id(t): t for t in args}
             begin = len(tape.rows)  # what makes an argument lies before the function
-            tape.sources = {**before, **wanted} if before else wanted
+            tape.sources = before | wanted if before else wanted
             self.wanted = wanted
             self.output = out = f(*args)
         finally:
@@ -223,6 +230,7 @@ def walk(rows, grads, record=False):
     made = set()  # the ids whose array was made here
     tape = recording() if record else None
     tracing = tape is not None and tape.tracing
+    outer = tape.rows.rule if tracing else None
 
     def add(key, d):
         old = grads[key]
@@ -267,6 +275,8 @@ def walk(rows, grads, record=False):
                 add(key, d)
             else:
                 grads[key] = d
+    if tracing:
+        tape.rows.rule = outer
 
 
 def depending_on(wanted, rows):

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .checks import as_array, as_callable, as_number, numeric
 from .errors import NotAskedError
+from .params import Params
 from .tensor import Tensor
 
 
@@ -38,8 +40,14 @@ class Grads(Mapping):
     __eq__, __hash__ = object.__eq__, object.__hash__  # by identity
 
     def __init__(self, params, arrays):
-        self.params = params.copy()  # what becomes of the original does not concern the gradients
+        # What becomes of the original does not concern the gradients.
+        self.params = params.copy() if type(params) is Params else Params(params)
+        if len(arrays) != len(self.params):
+            raise ValueError(f"Grads: got {len(arrays)} arrays for {len(self.params)} parameters")
         self._arrays = arrays  # in the order of params
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Grads map parameters to arrays and are no array: use gs[W] or gs.values()")
 
     def __getitem__(self, t):
         for p, g in zip(self.params, self._arrays, strict=True):
@@ -52,9 +60,11 @@ class Grads(Mapping):
         )
 
     def __setitem__(self, t, g):
-        if g is not None and np.shape(g) != t.shape:
-            raise ValueError(f"a gradient of shape {t.shape} is wanted, got {np.shape(g)}")
         old = self[t]  # raises for an array that is not there
+        if g is not None:
+            g = numeric(as_array(g, "Grads"), "Grads")
+            if g.shape != t.shape:
+                raise ValueError(f"a gradient of shape {t.shape} is wanted, got {g.shape}")
         place = next(i for i, p in enumerate(self.params) if p is t)
         self._arrays[place] = (
             None if g is None else np.array(g, dtype=(t if old is None else old).dtype)
@@ -104,6 +114,7 @@ class Grads(Mapping):
         >>> gs.map(lambda g: np.minimum(g, 7.0))[w]
         array([6., 7.])
         """
+        as_callable(f, "Grads.map: f")
         return Grads(self.params, [None if g is None else f(g) for g in self._arrays])
 
     def norm(self):
@@ -127,11 +138,13 @@ class Grads(Mapping):
         return self.map(np.negative)
 
     def __mul__(self, factor):
+        factor = _factor(factor)
         return self.map(lambda g: np.multiply(g, factor).astype(g.dtype, copy=False))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor):
+        divisor = _factor(divisor)
         return self.map(lambda g: np.divide(g, divisor).astype(g.dtype, copy=False))
 
     def __add__(self, other):
@@ -146,9 +159,17 @@ class Grads(Mapping):
         return self + -other if isinstance(other, Grads) else NotImplemented
 
     def __repr__(self):
-        shown = ("None" if g is None else f"array{g.shape}" for g in self._arrays)
+        shown = ("None" if g is None else f"array{np.shape(g)}" for g in self._arrays)
         names = self.params.names()
         return f"Grads({', '.join(f'{n}: {g}' for n, g in zip(names, shown, strict=True))})"
+
+
+def _factor(value):
+    """A number by which all gradients are multiplied; it may be one that is recorded."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return value
+    as_number(value, "the factor of Grads")
+    return value
 
 
 def _sum(a, b):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+from .checks import as_number
+
 
 class History:
     """The losses of a training run.
@@ -62,8 +64,9 @@ class History:
         >>> h.recorded
         {'accuracy': [(0, 0.5)]}
         """
+        values = {name: as_number(value, f"record: {name}") for name, value in values.items()}
         for name, value in values.items():
-            self.recorded.setdefault(name, []).append((len(self.losses), float(value)))
+            self.recorded.setdefault(name, []).append((len(self.losses), value))
 
     def epoch_means(self):
         """The mean loss of each epoch that has steps."""

@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from .checks import as_real
 from .seeding import generator
 
 SQRT2 = math.sqrt(2)  # makes up for the half that relu sets to 0
@@ -48,6 +49,8 @@ def initialiser(make):
             shape = tuple(shape[0])
         if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
             raise TypeError(f"{make.__name__}: the sizes must be whole numbers, got {shape}")
+        for name, value in options.items():
+            options[name] = as_real(value, f"{make.__name__}: {name}", least=-math.inf)
         return make(tuple(shape), generator(rng), **options).astype(np.float32, copy=False)
 
     return init
@@ -137,6 +140,8 @@ def truncated_normal(shape, rng, mean=0.0, std=1.0, lo=-2.0, hi=2.0):
     """
     from scipy.special import ndtr, ndtri
 
+    if not (std > 0 and lo < hi):
+        raise ValueError(f"truncated_normal: std={std} must be above 0, and lo={lo} below hi={hi}")
     low, high = ndtr((lo - mean) / std), ndtr((hi - mean) / std)
     return np.clip(mean + std * ndtri(rng.uniform(low, high, shape)), lo, hi)
 
@@ -153,7 +158,7 @@ def lecun_normal(shape, rng, gain=1.0):
     >>> flux.lecun_normal(100, 500, rng=0).shape
     (100, 500)
     """
-    return truncated_normal(*shape, rng=rng, std=gain / math.sqrt(fans(shape)[0]))
+    return truncated_normal(shape, rng=rng, std=gain / math.sqrt(fans(shape)[0]))
 
 
 @initialiser
@@ -170,6 +175,8 @@ def orthogonal(shape, rng, gain=1.0):
     >>> np.allclose(Q.T @ Q, np.eye(3), atol=1e-6)
     True
     """
+    if not shape:
+        raise ValueError("orthogonal: at least one size is wanted, got ()")
     rows, columns = math.prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diagonal(r))  # makes the distribution uniform

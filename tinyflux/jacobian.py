@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from .errors import NotScalarError
-from .gradient import gradient, pullback
+from .checks import as_callable
+from .gradient import as_params, gradient, pullback
 from .grads import Grads
-from .tensor import Tensor
 
 
 def jacobian(f, *args):
@@ -39,8 +38,6 @@ def jacobian(f, *args):
     """
     value, back = pullback(f, *args)
     shape = np.shape(value)
-    if value is None or not isinstance(value, (Tensor, np.ndarray, np.generic, float, int)):
-        raise NotScalarError(f"jacobian: the function returned {value!r}; an array is wanted")
     rows = []
     for place in np.ndindex(shape):
         seed = np.zeros(shape, np.result_type(value))
@@ -79,6 +76,9 @@ def hessian(f, x):
     array([[0., 6.],
            [6., 2.]])
     """
+    as_callable(f, "hessian: f")
+    if as_params((x,)) is not None:
+        raise TypeError("hessian: got parameters; it takes one array, as in hessian(f, x)")
 
     def slope(x):
         g = gradient(f, x)[0]

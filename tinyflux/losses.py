@@ -10,6 +10,7 @@ Flux 0.12; eps is the machine epsilon of the prediction's type.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
+from .checks import as_number
 from .primitive import fused, sample
 from .targets import as_numbers, eps_of, target
 from .tensor import Tensor
@@ -35,7 +36,7 @@ def mae(yhat, y, *, agg=np.mean):
     >>> float(losses.mae([1.0, 2.0], [1.0, 4.0]))
     1.0
     """
-    yhat, y = target("mae", yhat, y)
+    yhat, y = target("mae", yhat, y, agg)
     return agg(np.abs(yhat - y))
 
 
@@ -83,7 +84,7 @@ def mse(yhat, y, *, agg=np.mean):
     >>> float(losses.mse([1.0, 2.0], [1.0, 4.0]))
     2.0
     """
-    yhat, y = target("mse", yhat, y)
+    yhat, y = target("mse", yhat, y, agg)
     return mean_square(yhat, y) if agg is np.mean else agg(np.square(yhat - y))
 
 
@@ -98,8 +99,8 @@ def msle(yhat, y, *, agg=np.mean, eps=None):
     >>> round(float(losses.msle([1.0, 2.0], [1.0, 4.0])), 4)
     0.2402
     """
-    yhat, y = target("msle", yhat, y)
-    eps = eps_of(yhat) if eps is None else eps
+    yhat, y = target("msle", yhat, y, agg)
+    eps = eps_of("msle", yhat, eps)
     return agg(np.square(np.log(yhat + eps) - np.log(y + eps)))
 
 
@@ -116,9 +117,9 @@ def huber_loss(yhat, y, *, delta=1.0, agg=np.mean):
     >>> losses.huber_loss([0.0, 0.0], [0.5, 3.0], agg=lambda e: e.tolist())
     [0.125, 2.5]
     """
-    if not delta > 0:
+    if not as_number(delta, "huber_loss: delta") > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta!r}")
-    yhat, y = target("huber_loss", yhat, y)
+    yhat, y = target("huber_loss", yhat, y, agg)
     e = np.abs(yhat - y)
     inner = np.minimum(e, delta)  # e^2/2 up to delta, and the straight line behind it
     return agg(inner * (e - 0.5 * inner))
@@ -155,8 +156,8 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     >>> round(float(losses.crossentropy(np.array([[0.25, 0.75]]), np.array([1]))), 4)
     0.2877
     """
-    yhat, y = target("crossentropy", yhat, y, classes=True)
-    eps = eps_of(yhat) if eps is None else eps
+    yhat, y = target("crossentropy", yhat, y, agg, classes=True)
+    eps = eps_of("crossentropy", yhat, eps)
     return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
 
 
@@ -199,7 +200,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     >>> float(losses.logitcrossentropy(np.array([[1000.0, 0.0]]), np.array([1])))
     1000.0
     """
-    yhat, y = target("logitcrossentropy", yhat, y, classes=True)
+    yhat, y = target("logitcrossentropy", yhat, y, agg, classes=True)
     if agg is np.mean:
         return -mean_dot(y, logsoftmax(yhat))
     return agg(-np.sum(y * logsoftmax(yhat), axis=-1))
@@ -219,8 +220,8 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     >>> abs(float(losses.kldivergence(p, p))) < 1e-12
     True
     """
-    yhat, y = target("kldivergence", yhat, y, classes=True)
-    eps = eps_of(yhat) if eps is None else eps
+    yhat, y = target("kldivergence", yhat, y, agg, classes=True)
+    eps = eps_of("kldivergence", yhat, eps)
     of_y = np.log(np.where(np.equal(y, 0), 1, y))
     return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
 
@@ -239,8 +240,8 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     >>> round(float(losses.binarycrossentropy([0.25], [1.0])), 4)
     1.3863
     """
-    yhat, y = target("binarycrossentropy", yhat, y)
-    eps = eps_of(yhat) if eps is None else eps
+    yhat, y = target("binarycrossentropy", yhat, y, agg)
+    eps = eps_of("binarycrossentropy", yhat, eps)
     return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
 
 
@@ -255,7 +256,7 @@ def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
     >>> float(losses.logitbinarycrossentropy([-1000.0], [1.0]))
     1000.0
     """
-    yhat, y = target("logitbinarycrossentropy", yhat, y)
+    yhat, y = target("logitbinarycrossentropy", yhat, y, agg)
     return agg((1 - y) * yhat - logsigmoid(yhat))
 
 
@@ -282,10 +283,16 @@ def label_smoothing(y, alpha, *, axis=-1):
     >>> losses.label_smoothing([[0.0, 1.0]], 0.2)
     array([[0.1, 0.9]])
     """
-    if not 0 < alpha < 1:
+    if not 0 < as_number(alpha, "label_smoothing: alpha") < 1:
         raise ValueError(f"label_smoothing: alpha must lie between 0 and 1, got {alpha!r}")
-    y = y if type(y) in (np.ndarray, Tensor) else as_numbers("label_smoothing", "y", y)
+    y = y if type(y) is Tensor else as_numbers("label_smoothing", "y", y)
     if axis is not None and y.ndim == 0:
         raise ValueError("label_smoothing: got a single number; use axis=None for two classes")
+    if axis is not None and (
+        not isinstance(axis, (int, np.integer)) or not -y.ndim <= axis < y.ndim
+    ):
+        raise ValueError(f"label_smoothing: axis={axis!r} is not an axis of shape {y.shape}")
     k = 2 if axis is None else y.shape[axis]
+    if k == 0:
+        raise ValueError(f"label_smoothing: there is no class along axis {axis} of {y.shape}")
     return y * (1 - alpha) + alpha / k

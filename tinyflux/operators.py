@@ -6,7 +6,7 @@ Outside a gradient the result is a plain array, as everywhere.
 import numpy as np
 
 from .errors import RecordingError
-from .ops.index import getitem, pick, pulled_out, with_holes
+from .ops.index import getitem, picked
 from .primitive import OPERATIONS, primitive, sample
 from .protocols import no_gradient
 from .tape import recording
@@ -80,7 +80,7 @@ def transpose(self, *axes):
 def item(self, index):
     """t[index]; the index may hold whole numbers that `compiled` records."""
     if (type(index) is tuple and Tensor in map(type, index)) or type(index) is Tensor:
-        return pick(self, *pulled_out(index), index=with_holes(index))
+        return picked(self, index)
     return getitem(self, index=index)
 
 
@@ -126,7 +126,18 @@ def rows(self):
 
 def unknown(self, name):
     """An attribute of arrays that Tensors do not have, said with the remedy."""
+    if name != "data" and not isinstance(self.data, (np.ndarray, np.generic)):
+        raise AttributeError(
+            f"the data of this Tensor is a {type(self.data).__name__} and no array; to change its "
+            "values write t.data[...] = values"
+        )
     if not name.startswith("_") and hasattr(np.ndarray, name):
+        tape = recording()
+        if tape is not None and tape.tracing:
+            raise AttributeError(
+                f"a value that `compiled` records has no {name!r}; use functions of NumPy whose "
+                "result has a fixed shape, or leave this part outside of compiled"
+            )
         other = f", or np.{name}(t)" if hasattr(np, name) else ""
         raise AttributeError(f"Tensor has no {name!r} of its own; use t.data.{name}{other}")
     raise AttributeError(f"Tensor has no attribute {name!r}")

@@ -4,6 +4,8 @@ It goes by identity: two parameters with equal values are two parameters, and on
 two places is one. It holds references, never copies.
 """
 
+import numpy as np
+
 from .tensor import Tensor
 from .walking import named_tensors
 
@@ -31,13 +33,18 @@ class Params:
     (2, True, True)
     """
 
+    __array_ufunc__ = None  # to NumPy this is no array: array == ps is False
+
     def __init__(self, tensors=(), names=None):
         self.by_id = {}  # the Tensors in order
         self._names = {}
-        if isinstance(tensors, Tensor) or not hasattr(tensors, "__iter__"):
+        if isinstance(tensors, Tensor) or not np.iterable(tensors):
             tensors = [tensors]
         tensors = list(tensors)
-        for t, name in zip(tensors, names or [None] * len(tensors), strict=True):
+        names = [None] * len(tensors) if names is None else names
+        if not np.iterable(names) or len(names := list(names)) != len(tensors):
+            raise ValueError(f"Params: wanted {len(tensors)} names for the Tensors, got {names!r}")
+        for t, name in zip(tensors, names, strict=True):
             self.add(t, name)
 
     def add(self, t, name=None):
@@ -91,7 +98,7 @@ class Params:
     def name(self, t):
         """What to call `t` in a message: its path in the model, or its shape."""
         name = self._names.get(id(t))
-        return name or f"Tensor of shape {t.shape}"
+        return name or f"Tensor of shape {np.shape(t)}"
 
     def names(self):
         """The names in order.
@@ -117,11 +124,13 @@ class Params:
         return list(self.by_id.values())[i]
 
     def __or__(self, other):
+        other = other if isinstance(other, Params) else Params(other)
         both = [*self, *other]
-        return Params(both, [self._names.get(id(t)) or _name_in(other, t) for t in both])
+        return Params(both, [self._names.get(id(t)) or other._names.get(id(t)) for t in both])
 
     def __and__(self, other):
-        kept = [t for t in self if any(t is u for u in other)]
+        other = other if isinstance(other, Params) else Params(other)
+        kept = [t for t in self if t in other]
         return Params(kept, [self._names[id(t)] for t in kept])
 
     def __eq__(self, other):
@@ -140,10 +149,6 @@ class Params:
     def __repr__(self):
         shown = (f"{self._names.get(id(t)) or 'Tensor'} {t.shape}" for t in self)
         return f"Params([{', '.join(shown)}])"
-
-
-def _name_in(ps, t):
-    return ps._names.get(id(t)) if isinstance(ps, Params) else None
 
 
 def params(*models):
@@ -169,7 +174,7 @@ def params(*models):
     found = Params()
     models = tuple(list(m) if isinstance(m, Params) else m for m in models)
     for name, t in named_tensors(*models):
-        if t.trainable:
+        if getattr(t, "trainable", True):  # an argument of `gradient` has no such mark
             found.add(t, name)
     return found
 

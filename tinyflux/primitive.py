@@ -41,7 +41,7 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 
 
 # Types of operands that are used as they are; anything else is converted.
-ORDINARY = {np.ndarray, float, int, bool, np.float32, np.float64, np.bool_, np.int64}
+ORDINARY = {np.ndarray, float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
 
 class Sample(NamedTuple):
@@ -168,6 +168,9 @@ class Operation:
             kwargs = {**dict(zip(self.names[n:], args[n:], strict=False)), **kwargs}
         elif len(args) < n:
             kwargs = dict(kwargs)
+            missing = [k for k in self.names[len(args) : n] if k not in kwargs]
+            if missing:
+                raise TypeError(f"{self.name}: the operand {missing[0]!r} is missing")
             args += tuple(kwargs.pop(k) for k in self.names[len(args) : n])
         if not kwargs:
             return args[:n], kwargs

@@ -5,9 +5,11 @@
 """
 
 import sys
+from opcode import opmap
 
 import numpy as np
 
+from .checks import as_array
 from .errors import RecordingError, no_rule, out_refused
 from .primitive import OPERATIONS, PLAIN
 from .tape import open_tape, recording
@@ -81,7 +83,8 @@ def array(self, dtype=None, copy=None):
     if (tape is not None and tape.tracks(self)) or (self.mark is not None and self.mark.open):
         raise RecordingError(
             "a value that is being recorded cannot be turned into a plain array unnoticed: its "
-            "gradient would be lost. Use detach(t) where that is what you want."
+            "gradient would be lost. Use detach(t) where that is what you want; to make one array "
+            "of several such values write np.stack([s, t])."
         )
     return np.array(self.data, dtype=dtype, copy=copy)
 
@@ -112,7 +115,13 @@ def detach(t):
     tape = recording()
     if tape is not None and tape.tracing and tape.tracks(t):
         return tape.detached(t)
-    return np.array(t.data if isinstance(t, Tensor) else t)
+    return np.array(t.data if isinstance(t, Tensor) else as_array(t, "detach"))
+
+
+def is_stored():
+    """Whether NumPy asks for a float in order to write it into an array: a[i] = t."""
+    frame = sys._getframe(2)
+    return frame.f_code.co_code[frame.f_lasti] == opmap["STORE_SUBSCR"]
 
 
 def guarded(name):
@@ -123,6 +132,11 @@ def guarded(name):
         tape = recording()
         if tape is not None and tape.tracing:
             tape.read(self, f"{name.strip('_')}(...)")
+        if tape is not None and name == "__float__" and tape.tracks(self) and is_stored():
+            raise RecordingError(
+                "a[i] = t: a plain array cannot keep a value that is being recorded, its gradient "
+                "would be lost. Collect the values in a list and write np.stack(values)."
+            )
         return read(self, *args)
 
     method.__doc__ = read.__doc__

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .checks import FLOATS
+from .checks import FLOATS, as_array, numeric
 from .errors import NotScalarError
 from .tape import open_tape
 from .tensor import Tensor
@@ -22,8 +22,7 @@ def one_like(out):
         return 1.0
     if data is None:
         raise NotScalarError("the function returned None; did you forget `return`?")
-    shape = np.shape(data)
-    if shape and dtype is not None:
+    if shape := getattr(data, "shape", None):
         raise NotScalarError(
             f"the function returned an array of shape {shape}, and a gradient is defined for one "
             "number: add .sum() or .mean(), or use jacobian"
@@ -35,12 +34,16 @@ def one_like(out):
 
 def brief_type(value):
     """The type of a value for a message."""
+    if value is None:
+        return "None"
     dtype = getattr(value, "dtype", None)
     return f"a number of dtype {dtype}" if dtype is not None else f"a {type(value).__name__}"
 
 
 def fitting_seed(seed, out):
     """`seed` in the shape and dtype of the output."""
+    if type(seed) not in ONES and type(seed) is not Tensor:
+        seed = numeric(as_array(seed, "back"), "back")
     if np.shape(seed) != np.shape(out.data):
         raise ValueError(
             f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out.data)}"

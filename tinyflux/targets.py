@@ -2,12 +2,15 @@
 
 import numpy as np
 
+from .checks import as_array, as_callable, as_real, numeric
 from .primitive import primitive
 from .tensor import Tensor
 
 
-def target(name, yhat, y, classes=False):
+def target(name, yhat, y, agg=np.mean, classes=False):
     """`y` checked against `yhat` and in its type: (yhat, y)."""
+    if agg is not np.mean:
+        as_callable(agg, f"{name}: agg")
     a = yhat.data if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
     if a is None:
         a = yhat = as_numbers(name, "yhat", yhat)
@@ -15,6 +18,11 @@ def target(name, yhat, y, classes=False):
     if b is None:
         b = y = as_numbers(name, "y", y)
     shape, dtype = a.shape, a.dtype
+    if dtype.kind != "f":
+        numeric(a, f"{name}: yhat")
+        if dtype.kind == "b":
+            a = yhat = yhat.astype(np.float64)
+            dtype = a.dtype
     if a.size == 0:
         raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
     if b.shape != shape:
@@ -31,9 +39,9 @@ def target(name, yhat, y, classes=False):
 
 def as_numbers(name, which, value):
     """A list or a number as an array."""
-    array = np.asarray(value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: {which} is a masked array, whose mask would be lost; fill it")
+    array = as_array(value, f"{name}: {which}")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
     return array
@@ -63,6 +71,8 @@ def misfit(name, shape, y, classes):
     return text
 
 
-def eps_of(yhat):
-    """The machine epsilon of the type of a prediction."""
+def eps_of(name, yhat, eps):
+    """What keeps a logarithm finite: `eps`, or the machine epsilon of the type of a prediction."""
+    if eps is not None:
+        return as_real(eps, f"{name}: eps")
     return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)

@@ -82,6 +82,8 @@ class Tensor:
         return "Tensor(" + text.replace("\n      ", "\n       ") + kind + ")"
 
     def __format__(self, spec):
+        if spec and self.data.size != 1:
+            raise TypeError(f"{spec!r} formats one number, not a Tensor of shape {self.shape}")
         return format(self.data if spec == "" else self.item(), spec)
 
     def __len__(self):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .checks import as_array, as_real
 from .gradient import gradient
 from .tensor import Tensor
 
@@ -47,7 +48,10 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     >>> flux.gradcheck(lambda x, y: np.sum(np.sin(x) * y), np.ones(3), np.ones(3))
     gradcheck: all 6 entries agree; the worst is argument 1 at (0,): gradient 0.540302, ...
     """
-    args = [np.array(a.data if isinstance(a, Tensor) else a, order="C") for a in args]
+    rtol, atol = as_real(rtol, "gradcheck: rtol"), as_real(atol, "gradcheck: atol")
+    step = None if step is None else as_real(step, "gradcheck: step")
+    given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
+    args = [np.array(a, order="C") for a in given]
     args = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in args]
     for i, a in enumerate(args):
         if a.dtype not in (np.float64, np.longdouble):

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from operator import attrgetter
 
 import numpy as np
 
+from .arguments import (
+    arguments,
+    called_with,
+    explained,
+    no_data,
+    params_for,
+    refuse_odd_data,
+    wants_argument,
+)
 from .callbacks import SkipDatum, StopTraining, phase
-from .errors import NoGradientError, NonFiniteLossError
+from .checks import as_callable, as_flag, shown
+from .errors import NoGradientError, NonFiniteLossError, NotAskedError
 from .gradient import Pullback
 from .grads import Grads
 from .history import History, TrainingState
-from .params import Params
 from .progress import progress_bar
 from .seeds import one_like
 from .tensor import Tensor
@@ -43,7 +52,15 @@ def update_(opt, ps, gs):
     >>> W
     Tensor([0.8, 1.6])
     """
-    pairs = [(p, gs[p]) for p in as_params(ps, "update_")]
+    if isinstance(opt, type) or not hasattr(opt, "step_"):
+        raise TypeError(f"update_: opt must be an optimiser such as ADAM(0.001), got {shown(opt)}")
+    if not isinstance(gs, Mapping):
+        raise TypeError(f"update_: gs must be what gradient(f, ps) returns, got {shown(gs)}")
+    ps = params_for(ps, "update_")
+    pairs = [(p, gs[p]) for p in ps if isinstance(gs, Grads) or p in gs]
+    if len(pairs) < len(ps):
+        missing = next(p for p in ps if p not in gs)
+        raise NotAskedError(f"update_: gs has no gradient for {ps.name(missing)}")
     apply_(opt, [p for p, _ in pairs], [g for _, g in pairs])
 
 
@@ -53,6 +70,9 @@ def apply_(opt, tensors, gradients):
     if kinds != ARRAYS_ONLY:
         if Tensor in kinds:
             raise TypeError("update_ inside a gradient: training steps cannot be differentiated")
+        for kind in kinds - {type(None)}:
+            if not issubclass(kind, (np.ndarray, np.generic)):
+                raise TypeError(f"update_: a gradient is a {kind.__name__}; wanted arrays or None")
         known = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
     if tensors:
@@ -118,10 +138,12 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     >>> history.losses[-1] < 1e-3
     True
     """
+    as_callable(loss, "train_: the loss")
     ps, data, opt = arguments(args)
     refuse_odd_data(data)
     if not isinstance(epochs, (int, np.integer)) or isinstance(epochs, bool) or epochs < 0:
         raise TypeError(f"train_: epochs must be a whole number of at least 0, got {epochs!r}")
+    progress = as_flag(progress, "train_: progress")
     run = Run(loss, ps, opt, cb)
     outside = phase.get()
     phase.set("loss")
@@ -287,122 +309,3 @@ class Run:
                     finish()
                 except StopTraining:
                     self.history.stopped = True
-
-
-# ------------------------------------------------------------------------------- arguments
-
-
-def arguments(args):
-    """(ps, data, opt) of either form of `train_`."""
-    if len(args) not in (2, 3):
-        raise TypeError(
-            f"train_(loss, ps, data, opt) or train_(loss, data, opt) is wanted, got "
-            f"{1 + len(args)} arguments"
-        )
-    data, opt = args[-2:]
-    if isinstance(opt, type) or not hasattr(opt, "step_"):
-        what = f"the class {opt.__name__}" if isinstance(opt, type) else f"a {type(opt).__name__}"
-        raise TypeError(f"train_: opt must be an optimiser such as ADAM(0.001), got {what}")
-    if len(args) == 3:
-        ps = args[0]
-    elif (ps := getattr(opt, "ps", None)) is None:
-        raise TypeError(
-            f"train_(loss, data, opt): this {type(opt).__name__} was made without parameters. Make "
-            f"it {type(opt).__name__}(params(m), ...), or call train_(loss, params(m), data, opt)"
-        )
-    ps = as_params(ps, "train_")
-    if not len(ps):
-        raise NoGradientError("train_: there are no parameters to train")
-    return ps, data, opt
-
-
-def as_params(ps, who):
-    """`ps` as Params; a model in their place is refused with the remedy."""
-    if isinstance(ps, Params):
-        return ps
-    if isinstance(ps, (list, tuple)) and all(isinstance(p, Tensor) for p in ps):
-        return Params(ps)
-    raise TypeError(
-        f"{who}: the parameters must be Params, got {type(ps).__name__}; write params(model)"
-    )
-
-
-def refuse_odd_data(data):
-    """Data that can only be a slip: a dict, a string, or two arrays where pairs were meant."""
-    if isinstance(data, tuple) and data and all(isinstance(d, (np.ndarray, Tensor)) for d in data):
-        shapes = " and ".join(str(d.shape) for d in data)
-        raise TypeError(
-            f"train_: data is a tuple of arrays of shapes {shapes}, whose elements would be passed "
-            "one by one. For one datum write [(X, Y)]; for batches DataLoader((X, Y), batchsize=32)"
-        )
-    if isinstance(data, (dict, str)) or (
-        not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
-    ):
-        raise TypeError(
-            f"train_: data is a {type(data).__name__}; something to iterate over is wanted, "
-            "such as [(x, y)] or DataLoader((X, Y))"
-        )
-
-
-def no_data(data, epoch):
-    """Why an epoch had nothing to go through."""
-    if isinstance(data, Iterator) and epoch > 1:
-        return (
-            f"train_: the data ran dry after epoch {epoch - 1}: a {type(data).__name__} can be "
-            "gone through only once. Give a list or a DataLoader, or epochs=1"
-        )
-    if isinstance(data, Iterator):
-        return f"train_: this {type(data).__name__} yields no datum; has it been used up before?"
-    return "train_: data holds no datum"
-
-
-def called_with(d):
-    """The arguments with which the loss is called for a datum."""
-    if isinstance(d, tuple):
-        return d, {}
-    return ((), d) if isinstance(d, dict) else ((d,), {})
-
-
-def explained(error, loss, d, step):
-    """A TypeError of calling the loss, told in terms of the datum if it did not fit."""
-    import inspect
-
-    args, kwargs = called_with(d)
-    try:
-        inspect.signature(loss).bind(*args, **kwargs)
-    except TypeError as misfit:
-        how = (
-            "splatted: loss(*d)"
-            if isinstance(d, tuple)
-            else (
-                "passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)"
-            )
-        )
-        what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
-        return TypeError(
-            f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: "
-            f"{misfit}. Data for loss(x, y) are pairs: [(x, y)], zip(xs, ys), DataLoader((X, Y))"
-        )
-    except ValueError:
-        pass
-    return error
-
-
-def wants_argument(f):
-    """Whether a callback takes the state: whether it has a parameter that must be given."""
-    import inspect
-
-    try:
-        known = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    needed = [
-        p
-        for p in known
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(needed) > 1:
-        raise TypeError(
-            f"train_: a callback takes nothing or the state; {f!r} wants {len(needed)} arguments"
-        )
-    return bool(needed)

@@ -53,6 +53,8 @@ def parts(path, item):
         yield path, item.__self__
     elif isinstance(item, partial):
         yield from parts(path, (item.func, *item.args, item.keywords))
+    elif hasattr(type(item), "lend"):  # compiled: not what it has recorded
+        yield path, item.f
     else:
         for kind in reversed(type(item).__mro__):
             slots = vars(kind).get("__slots__", ())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from ..checks import as_integer
+from ..checks import as_callable, as_integer
 
 __all__ = ["SkipDatum", "StopTraining", "epochs", "phase", "skip", "stop"]
 
@@ -102,6 +102,8 @@ def epochs(n: int, *, log: Callable[[str], Any] | None = _info) -> Iterator[int]
     [ Info: Epoch 2
     hello
     """
+    if log is not None:
+        as_callable(log, "epochs: log")
     return _count(as_integer(n, "n", least=0), log)
 
 

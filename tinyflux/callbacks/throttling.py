@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..checks import as_callable, as_real
+from ..checks import as_callable, as_flag, as_real
 
 __all__ = ["throttle"]
 
@@ -80,8 +80,8 @@ class throttle:
         functools.update_wrapper(self, f, updated=())
         self.f = f
         self.timeout = as_real(timeout, "timeout")
-        self.leading = bool(leading)
-        self.trailing = bool(trailing)
+        self.leading = as_flag(leading, "throttle: leading")
+        self.trailing = as_flag(trailing, "throttle: trailing")
         self._opens = -math.inf
         self._result: Any = None
         self._later: deque[tuple[tuple[Any, ...], dict[str, Any]]] = deque(maxlen=1)

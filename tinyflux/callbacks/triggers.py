@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_callable, as_integer
+from ..checks import as_callable, as_flag, as_integer, as_number, as_real, shown
 from .steering import stop
 
 __all__ = ["early_stopping", "patience", "plateau", "stop_early"]
@@ -55,7 +55,7 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
 
 def _drop(best: Any, score: Any) -> float:
     """How much `score` is below `best`; of floats, since NumPy's inf - inf would warn."""
-    return float(best) - float(score)
+    return as_number(best, "the best score") - as_number(score, "the score")
 
 
 def early_stopping(
@@ -101,6 +101,8 @@ def early_stopping(
     [False, False, False, True, False]
     """
     as_callable(f, "early_stopping: f")
+    as_callable(distance, "early_stopping: distance")
+    min_dist = as_real(min_dist, "early_stopping: min_dist", least=-math.inf)
     best = init_score
 
     def stuck(*args: Any, **kwargs: Any) -> bool:
@@ -154,6 +156,8 @@ def plateau(
     [False, False, False, True, False]
     """
     as_callable(f, "plateau: f")
+    as_callable(distance, "plateau: distance")
+    min_dist = as_real(min_dist, "plateau: min_dist", least=-math.inf)
     last = init_score
 
     def flat(*args: Any, **kwargs: Any) -> bool:
@@ -222,14 +226,17 @@ class stop_early:
         functools.update_wrapper(self, f, updated=())  # the loop asks for the signature
         self.f = f
         self.delay = as_integer(delay, "delay", least=1)
-        self.ps = list(ps)
-        self.restore = bool(restore)
+        self.ps = list(ps) if np.iterable(ps) else [ps]
+        for p in self.ps:
+            if not isinstance(getattr(p, "data", None), np.ndarray):
+                raise TypeError(f"stop_early: ps holds {shown(p)}; write params(model)")
+        self.restore = as_flag(restore, "stop_early: restore")
         self.best = math.inf
         self._kept: list[np.ndarray] = []
         self._stuck = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        score = float(self.f(*args, **kwargs))
+        score = as_number(self.f(*args, **kwargs), "stop_early: the score")
         if score < self.best:
             self.best, self._stuck = score, 0
             if self.restore:

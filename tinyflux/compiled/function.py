@@ -3,8 +3,10 @@
 import functools
 import linecache
 import re
+import weakref
 from collections import OrderedDict
 from itertools import count
+from types import MethodType
 
 import numpy as np
 
@@ -18,11 +20,21 @@ from ..seeds import one_like
 from ..tape import recording
 from ..tensor import Tensor, recorded
 from ..walking import named_tensors
-from .guards import PLAIN, watch
+from .arguments import (
+    argument_names,
+    closure,
+    identifier,
+    is_data,
+    mapped,
+    plain_form,
+    signature,
+)
+from .guards import watch
 from .passes import run_passes
 from .program import Program
 from .source import Source
-from .trace import TracingTape, recording_on
+from .trace import TracingTape, leaves, recording_on
+from .witness import Witness, random_states, refuse_draws
 
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
 
@@ -32,10 +44,10 @@ class Recording:
 
     numbers = count(1)
 
-    def __init__(self, title, tape, output, gradients, towards, arguments, names, check):
+    def __init__(self, title, tape, output, gradients, towards, arguments, names, check, outside):
         self.title, self.check = title, check
         self.wanted = [mark for _, mark in towards]
-        self.program = program = Program(names)
+        self.program = program = Program(names, {id(a) for a in outside})
         for t, name in arguments:
             program.argument(t, name)
         program.add_tape(tape)
@@ -48,11 +60,12 @@ class Recording:
         known = {id(t): name for t, name in arguments} | names
         places = [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards]
         shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
-        self.source = Source(program, f"{title}({shown})", list(zip(program.results[1:], places)))
+        self.source = Source(program, f"{title}({shown})", places)
         self.filename = f"<compiled {title} {next(self.numbers)}>"
         self.code = compile(self.source.text, self.filename, "exec")
         lines = self.source.text.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(self.source.text), None, lines, self.filename)
+        weakref.finalize(self, linecache.cache.pop, self.filename, None)
         self.idle = []  # bound copies that no thread is running
         self.asked, self.form = None, None
 
@@ -79,7 +92,7 @@ class Recording:
         for i, v in enumerate(values):
             if v is not None:
                 place = np.empty(v.shape, v.dtype) if places[i] is None else places[i]
-                places[i] = named.setdefault(self.source.places[v], place)
+                places[i] = named[self.source.gradients[i]] = place
         return scope["bind"](**self.source.given, **named), places
 
     def run(self, arguments):
@@ -103,9 +116,9 @@ class Recording:
         trace = error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code.co_filename == self.filename:
-                k = trace.tb_lineno - self.source.first_line
-                if 0 <= k < len(self.source.lines):
-                    return f"in the compiled {self.title}, from {self.source.lines[k][1]}"
+                origin = self.source.origins.get(trace.tb_lineno)
+                if origin:
+                    return f"in the compiled {self.title}, from {origin}"
             trace = trace.tb_next
         return f"in the compiled {self.title}"
 
@@ -123,6 +136,16 @@ class Compiled:
         self.latest = None
         self.count = 0
         self.weighted = None
+
+    def __get__(self, thing, kind=None):
+        """As a method: each object keeps a compiled function of its own."""
+        if thing is None:
+            return self
+        made = vars(thing)[self.__name__] = Compiled(MethodType(self.f, thing))
+        return made
+
+    def __reduce__(self):  # what was recorded is not copied, and not stored
+        return Compiled, (self.f,)
 
     # --------------------------------------------------------------------------- calling
 
@@ -155,24 +178,44 @@ class Compiled:
         give_back()
         return value, tuple(found) if ps is None else Grads(ps, found)
 
+    def pullback(self, args):
+        """(value, back) as from `pullback(f, *args)`; for an array `back` is not compiled."""
+        ps = as_params(args)
+        try:
+            value, slopes = self.withgradient(args)
+        except NotScalarError:  # an array: recorded as usual
+            pull = Pullback(self.f, args)
+            return pull.value, pull
+
+        def back(seed):
+            if ps is None:
+                return tuple(None if g is None else g * seed for g in slopes)
+            return slopes.map(lambda g: np.asarray(g * seed, g.dtype))
+
+        return value, back
+
     def as_operation(self, tape, args, kwargs):
         """Inside an ordinary gradient a loss is one row, whose gradients the program computes."""
-        given = [a.data if type(a) is Tensor and a.mark is not None else a for a in args]
+        positions = [i for i, a in enumerate(args) if tape.tracks(a)]
+        moving = [t for t in leaves((args, kwargs)) if tape.tracks(t)]
+        if len(moving) > len(positions):  # inside a container: recorded row by row
+            return self.f(*args, **kwargs)
+        given = [a.data if i in positions else a for i, a in enumerate(args)]
         entry, arguments = self.find(given, kwargs, "all")
         if entry.program.results[0].shape != ():
             return self.f(*args, **kwargs)  # an array: recorded row by row
         value, bound = entry.run(arguments)
         found = [None if g is None else g.copy() for g in bound[1]]
         entry.idle.append(bound)
-        positions = [i for i, a in enumerate(args) if type(a) is Tensor and a.mark is not None]
-        leaves = [t for t in entry.wanted if not isinstance(t, int)]
+        known = [t for t in entry.wanted if not isinstance(t, int)]
         by = {t if isinstance(t, int) else id(t): g for t, g in zip(entry.wanted, found)}
-        slopes = [by.get(i) for i in positions] + [by[id(t)] for t in leaves]
-        operands = (*(args[i] for i in positions), *leaves)
+        before = [len(signature(given[:i], {})[1]) for i in positions]  # arrays, not arguments
+        slopes = [by.get(i) for i in before] + [by[id(t)] for t in known]
+        operands = (*(args[i] for i in positions), *known)
 
         def joint(g, y, now, live):
             if type(g) is Tensor or recording() is tape:  # recorded in turn: as f itself is
-                of_leaves = Pullback(lambda: self.f(*args, **kwargs), (Params(leaves),))(g)
+                of_leaves = Pullback(lambda: self.f(*args, **kwargs), (Params(known),))(g)
                 slopes_now = [self.slope_towards(i, args, kwargs, g) for i in positions]
                 slopes_now += of_leaves.values()
                 return [slopes_now[i] for i in live]
@@ -208,13 +251,12 @@ class Compiled:
 
     def record(self, args, kwargs, wanted):
         """Run the function once, writing down all that it does."""
-        _, generators = watch(self.f)
-        before = [state_of(g) for g in (*generators, generator(None))], numpy_state()
         tape = TracingTape(training=wanted is not None)
-        arguments = []
+        arguments, things = tape.arguments, [self.f]
 
         def given(a, path):
-            if not is_array(a):
+            if not is_data(a):
+                things.append(a)
                 return a
             t = recorded(np.asarray(a), None)
             arguments.append((t, re.sub(r"\W+", "_", path).strip("_")))
@@ -223,7 +265,8 @@ class Compiled:
         names = argument_names(self.f, args)
         inner = [mapped(a, given, n) for a, n in zip(args, names)]
         inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
-        with recording_on(tape):
+        states = random_states(*things, generator(None))
+        with recording_on(tape), Witness() as witness:
             output = self.f(*inner, **inner_kw)
             if isinstance(output, (tuple, list, dict)) or output is None:
                 raise NotScalarError(
@@ -233,21 +276,25 @@ class Compiled:
             towards = self.towards(wanted, tape, arguments)
             gradients = []
             if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
-                grads = {id(output): one_like(output)} if type(output) is Tensor else {}
+                grads = {}
+                if type(output) is Tensor:  # a value, so that all that it meets is recorded
+                    grads[id(output)] = tape.constant(np.asarray(one_like(output)))
                 with np.errstate(all="ignore"):
                     walk(depending_on({id(t) for t, _ in towards}, tape.rows), grads, record=True)
                 gradients = [grads.get(id(t)) for t, _ in towards]
             elif isinstance(wanted, (Params, str)) and wanted != "all":
                 one_like(output)  # raises: not a number
-        if numpy_state() != before[1]:
-            raise drew("np.random")
-        if [state_of(g) for g in (*generators, generator(None))] != before[0]:
-            raise drew("a Generator")
-        check, _ = watch(self.f)
-        labels = {id(t): identifier(n) for n, t in named_tensors(closure(self.f))}
+        refuse_draws(states, witness)
+        check, outside = watch(things, witness, tape)
+        inside = closure(self.f)
+        labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
+        if isinstance(inside, dict):
+            labels.update({id(a): n for n, a in inside.items() if type(a) is np.ndarray})
         if isinstance(wanted, Params):
             labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
-        return Recording(self.__name__, tape, output, gradients, towards, arguments, labels, check)
+        return Recording(
+            self.__name__, tape, output, gradients, towards, arguments, labels, check, outside
+        )
 
     def towards(self, wanted, tape, arguments):
         """Pairs (Tensor, how it is told from others) that gradients are taken for."""
@@ -258,11 +305,7 @@ class Compiled:
         moving = [(t, i) for i, (t, _) in enumerate(arguments) if t.dtype.kind == "f"]
         if wanted == "arguments":
             return moving
-        made = (
-            {id(row[4]) for row in tape.rows} | {id(t) for t, _ in arguments} | set(tape.constants)
-        )
-        leaves = {id(t): t for row in tape.rows for t in row[1] if type(t) is Tensor}
-        return moving + [(t, t) for key, t in leaves.items() if key not in made]
+        return moving + [(t, t) for t in tape.leaves()]
 
     # --------------------------------------------------------------------------- looking
 
@@ -282,7 +325,7 @@ class Compiled:
         buffers = entry.source.buffers
         size = sum(int(np.prod(shape)) * dtype.itemsize for _, shape, dtype in buffers)
         print(f"  {'buffers':15} {len(buffers):5}, {size} bytes; in place: "
-              f"{sum(note == 'in place' for _, note in entry.source.setup)} rows")  # fmt: skip
+              f"{entry.source.in_place} rows")  # fmt: skip
         return size
 
     def save(self, path, opt=None):
@@ -306,115 +349,3 @@ class Compiled:
 
     def __repr__(self):
         return f"compiled({self.__name__})"
-
-
-# ------------------------------------------------------------------------------- arguments
-
-
-def is_array(a):
-    """Whether an argument is data that differs from call to call."""
-    return isinstance(a, (np.ndarray, np.generic))
-
-
-def mapped(tree, of, path):
-    """A tuple, list or dict with `of(leaf, path)` in the place of every leaf."""
-    if isinstance(tree, tuple):
-        made = [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
-        return type(tree)(*made) if hasattr(tree, "_fields") else tuple(made)
-    if isinstance(tree, list):
-        return [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
-    if isinstance(tree, dict):
-        return {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()}
-    return of(tree, path)
-
-
-def plain_form(args, kwargs):
-    """Shapes and types of arguments that are arrays alone; None for others."""
-    if kwargs or not all(type(a) is np.ndarray for a in args):
-        return None
-    return [(a.shape, a.dtype) for a in args]
-
-
-def signature(args, kwargs):
-    """(what a recording depends on, the arrays in order)."""
-    arrays = []
-    parts = []
-
-    def part(a, path):
-        if isinstance(a, np.ndarray):
-            arrays.append(a)
-            parts.append((a.shape, a.dtype))
-        elif isinstance(a, np.generic):
-            arrays.append(a)
-            parts.append(type(a))
-        elif isinstance(a, PLAIN):
-            parts.append((type(a), repr(a)))
-        else:
-            parts.append(Same(a))
-
-    for a in args:
-        if type(a) is np.ndarray:
-            arrays.append(a)
-            parts.append((a.shape, a.dtype))
-        else:
-            parts.append(type(a))
-            mapped(a, part, "")
-    for k in sorted(kwargs):
-        parts.append(k)
-        mapped(kwargs[k], part, "")
-    return tuple(parts), arrays
-
-
-class Same:
-    """An object that counts by identity, and is kept so that its identity stays its own."""
-
-    __slots__ = ("thing",)
-
-    def __init__(self, thing):
-        self.thing = thing
-
-    def __eq__(self, other):
-        return isinstance(other, Same) and self.thing is other.thing
-
-    def __hash__(self):
-        return id(self.thing)
-
-
-def argument_names(f, args):
-    """What the function calls its arguments."""
-    code = getattr(f, "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code else ()
-    return [names[i] if i < len(names) else f"x{i}" for i in range(len(args))]
-
-
-def closure(f):
-    """What a function names, for finding Tensors and calling them by their names."""
-    code = getattr(f, "__code__", None)
-    if code is None:
-        return f
-    cells = dict(zip(code.co_freevars, f.__closure__ or ()))
-    found = {n: c.cell_contents for n, c in cells.items()}
-    return {**{n: f.__globals__[n] for n in code.co_names if n in f.__globals__}, **found}
-
-
-def identifier(path):
-    """`['model'].layers[0].weight` as `model_layers_0_weight`."""
-    return re.sub(r"\W+", "_", path).strip("_") or "parameter"
-
-
-def numpy_state():
-    """Where NumPy's global random state stands."""
-    state = np.random.get_state(legacy=False)  # noqa: NPY002  (only looked at)
-    return state["state"]["pos"], state["state"]["key"].tobytes(), state["has_gauss"]
-
-
-def state_of(rng):
-    """Where a Generator stands."""
-    return repr(rng.bit_generator.state)
-
-
-def drew(what):
-    return CannotCompileError(
-        f"the function draws from {what}, whose numbers would be the same in every call. Draw "
-        "before the call and pass the numbers as an argument, or use a layer such as Dropout."
-    )

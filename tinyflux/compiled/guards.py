@@ -1,12 +1,20 @@
 """What a recording relied on: plain values, arrays and objects that the function can reach.
 
 A number, a flag or a layer that the function takes from its closure, its globals or an attribute
-may be changed after it was recorded. All of them are watched: `watch(f)` returns a check that is
-true as long as nothing has changed, compiled to one expression each, so that it costs microseconds.
+may be changed after it was recorded. `Watch` goes through all that the code which ran (see
+`witness.py`) can reach, and makes a check of it: true as long as nothing has changed, compiled to
+one expression, so that it costs microseconds.
 """
 
 import builtins
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+import dis
+import functools
+import random
+import sys
+import weakref
+from collections import deque
+from contextvars import ContextVar
+from types import CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
@@ -14,134 +22,284 @@ from ..primitive import Operation
 from ..tensor import Tensor
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
-OURS = ("tinyflux", "numpy", "scipy", "builtins")
+OURS = {"tinyflux", "numpy", "scipy", "builtins"}
+SMALL = 16384  # bytes; arrays up to this are compared where a number may have been computed of them
+LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
+RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 
 class Watch:
-    """Collects checks, each the text of an expression over bound objects."""
+    """Collects checks, each the text of an expression over bound objects.
 
-    def __init__(self):
-        self.checks, self.bound, self.seen, self.generators = [], {}, set(), []
-        self.kept = []
+    Parameters
+    ----------
+    witness : Witness or None
+        What ran; None stands for everything.
+    used : set of int
+        The ids of arrays that are read anew in every run.
+    """
 
-    def name(self, thing):
+    def __init__(self, witness, used=frozenset()):
+        everything = witness is None or witness.blind
+        self.ran = None if everything else set(witness.codes)
+        self.names = None if everything else witness.names()
+        self.used = used
+        self.checks, self.bound, self.labels = [], {}, {}
+        self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
+
+    def run(self, things, witness=None):
+        """Go through all that can be reached from `things` and from the code that ran."""
+        self.todo.extend(things)
+        for code, scope in list(witness.codes.values()) if witness else ():
+            if self.is_users(scope.get("__name__")):
+                self.look_up(code, scope)
+        while self.todo:
+            self.look_into(self.todo.pop())
+
+    def label(self, thing):
         """A name for an object in the text of the checks."""
-        name = f"o{len(self.bound)}"
-        self.bound[name] = thing
-        return name
+        if id(thing) not in self.labels:
+            self.labels[id(thing)] = name = f"o{len(self.bound)}"
+            self.bound[name] = thing
+        return self.labels[id(thing)]
 
     def expect(self, place, value):
         """Add the check that the expression `place` still gives `value`; look into `value`."""
-        name = self.name(value)
-        if isinstance(value, PLAIN):
-            kind = self.name(type(value))
-            self.checks.append(
-                f"({place} is {name} or type({place}) is {kind} and {place} == {name})"
-            )
+        if value is None or value is True or value is False:
+            self.checks.append(f"{place} is {value}")
+        elif isinstance(value, PLAIN):
+            name = self.label(value)
+            same = f"type({place}) is {self.label(type(value))} and {place} == {name}"
+            if isinstance(value, float) and value == 0:
+                same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
+            self.checks.append(f"({place} is {name} or {same})")
         else:
-            self.checks.append(f"{place} is {name}")
-            self.look_into(value)
+            self.checks.append(f"{place} is {self.label(value)}")
+            self.todo.append(value)
+
+    def expect_parts(self, thing, place, pairs):
+        """Add checks for pairs (key, part) of a container that is called `place`."""
+        pairs = list(pairs)
+        if len(pairs) > LONG and all(isinstance(part, PLAIN) for _, part in pairs):
+            kinds, copy = [type(part) for _, part in pairs], thing.copy()
+            values = f"{place}.values()" if isinstance(thing, dict) else place
+            self.checks.append(f"{place} == {self.label(copy)}")
+            self.checks.append(f"list(map(type, {values})) == {self.label(kinds)}")
+            return
+        for key, part in pairs:
+            shown = repr(key) if type(key) in (str, int) else self.label(key)
+            of_dict = isinstance(thing, dict)
+            self.expect(f"{place}.get({shown})" if of_dict else f"{place}[{shown}]", part)
 
     def look_into(self, thing):
         """Watch the parts of an object."""
-        if isinstance(thing, (*PLAIN, type, ModuleType, BuiltinFunctionType, Operation, np.ufunc)):
+        if isinstance(thing, PLAIN) or id(thing) in self.seen:
             return
-        if id(thing) in self.seen:
+        self.seen[id(thing)] = thing  # kept, so that its id stays its own
+        if hasattr(type(thing), "lend"):  # compiled itself: what counts is its function
+            self.todo.append(thing.f)
             return
-        self.seen.add(id(thing))
-        self.kept.append(thing)
-        if isinstance(thing, Tensor):
-            self.checks.append(f"{self.name(thing)}.data is {self.name(thing.data)}")
-        elif isinstance(thing, FunctionType):
-            self.function(thing)
-        elif isinstance(thing, MethodType):
-            self.look_into(thing.__self__)
-            self.look_into(thing.__func__)
-        elif isinstance(thing, np.random.Generator):
-            self.generators.append(thing)
-        elif isinstance(thing, (tuple, frozenset)):
-            for part in thing:
-                self.look_into(part)
-        elif isinstance(thing, list):
-            self.sequence(thing)
-        elif isinstance(thing, dict):
-            self.mapping(thing)
-        elif not isinstance(thing, np.ndarray):
+        method = next((m for kinds, m in HOW if isinstance(thing, kinds)), Watch.instance)
+        method(self, thing)
+        if isinstance(thing, CONTAINERS) and type(thing).__module__ != "builtins":
             self.instance(thing)
 
+    # ------------------------------------------------------------------------- kinds of objects
+
+    def tensor(self, t):
+        """A parameter may be changed in place, but not be put in another array."""
+        name = self.label(t)
+        self.checks.append(f"{name}.data is {self.label(t.data)}")
+        if self.mentions("trainable") and hasattr(t, "trainable"):
+            self.expect(f"{name}.trainable", t.trainable)
+
+    def array(self, a):
+        """An array is read anew in every run, unless something was computed from it before."""
+        self.arrays.append(a)
+        if a.nbytes <= SMALL and id(a) not in self.used:
+            self.checks.append(f"{self.label(a)}.tobytes() == {self.label(a.tobytes())}")
+
+    def generator(self, g):
+        self.generators.append(g)
+
+    def operation(self, operation):
+        rules = (*operation.rules, operation.joint, operation.body)
+        self.todo += [f for f in (operation.kernel, *rules) if f is not None]
+
+    def method(self, m):
+        self.todo += [m.__self__, m.__func__]
+
+    def partial(self, p):
+        self.todo += [p.func, p.args, p.keywords]
+
     def sequence(self, thing):
-        name = self.name(thing)
+        """A list or deque: its length and its elements."""
+        name = self.label(thing)
         self.checks.append(f"len({name}) == {len(thing)}")
-        for i, part in enumerate(thing):
-            self.expect(f"{name}[{i}]", part)
+        self.expect_parts(thing, name, enumerate(thing))
+
+    def group(self, thing):
+        """What cannot be changed itself: a tuple."""
+        self.todo.extend(thing)
+
+    def a_set(self, thing):
+        self.checks.append(f"{self.label(thing)} == {self.label(frozenset(thing))}")
+        self.todo.extend(thing)
 
     def mapping(self, thing):
-        name = self.name(thing)
-        self.checks.append(f"len({name}) == {len(thing)}")
-        for key, part in thing.items():
-            self.expect(f"{name}.get({self.name(key)})", part)
+        """A dict: its keys in their order, and what they stand for."""
+        name = self.label(thing)
+        self.checks.append(f"[*{name}] == {self.label([*thing])}")
+        self.expect_parts(thing, name, thing.items())
+
+    def reference(self, r):
+        self.expect(f"{self.label(r)}()", r())
+
+    def variable(self, v):
+        self.expect(f"{self.label(v)}.get({self.label(MISSING)})", v.get(MISSING))
+
+    def module(self, module):
+        """The attributes of a module of the user's that the code names."""
+        if self.is_users(module.__name__):
+            self.attributes(vars(module), self.label(vars(module)))
+
+    def kind(self, kind):
+        """A class of the user's: its attributes, and those of its methods that ran."""
+        if not self.is_users(kind.__module__):
+            return
+        for name, part in vars(kind).items():
+            part = getattr(part, "__func__", getattr(part, "fget", getattr(part, "func", part)))
+            if isinstance(part, FunctionType) and not self.has_run(part):
+                continue
+            if not name.startswith("__") or isinstance(part, FunctionType):
+                if isinstance(part, FunctionType) or self.mentions(name):
+                    shown = f"{self.label(vars(kind))}.get({name!r})"
+                    self.expect(shown, vars(kind)[name])
+                    self.todo.append(part)
+        self.todo.extend(kind.__bases__)
 
     def instance(self, thing):
-        attributes = getattr(thing, "__dict__", None)
-        if isinstance(attributes, dict):
-            self.mapping(attributes)
+        """Any other object: its attributes and its class."""
+        self.todo.append(type(thing))
+        scope = getattr(thing, "__dict__", {})
+        self.attributes(scope, self.label(thing), type(thing))
+        self.todo.append(scope.get("__wrapped__"))
         for kind in type(thing).__mro__:
-            if kind.__module__.split(".")[0] not in OURS:
-                for part in vars(kind).values():
-                    if isinstance(part, FunctionType):
-                        self.look_into(part)
-                    elif isinstance(part, PLAIN) and not isinstance(part, (str, type(None))):
-                        pass
+            slots = vars(kind).get("__slots__", ())
+            for slot in (slots,) if isinstance(slots, str) else slots:
+                if hasattr(thing, slot) and slot != "__weakref__" and self.mentions(slot):
+                    self.expect(f"{self.label(thing)}.{slot}", getattr(thing, slot))
+
+    def attributes(self, scope, owner, kind=None):
+        """The attributes in a `__dict__` that the code names; that none hides one of the class."""
+        place = owner if kind is None else f"vars({owner})"
+        named = scope if self.names is None else self.names.intersection(scope)
+        for name in sorted(named, key=str):
+            direct = kind is not None and str(name).isidentifier() and not hasattr(kind, name)
+            shown = f"{owner}.{name}" if direct else f"{place}.get({name!r})"
+            self.expect(shown, scope[name])
+        if self.names is None:
+            self.checks.append(f"len({place}) == {len(scope)}")
+        elif kind is not None and self.is_users(kind.__module__):
+            for name in sorted(n for n in self.names if hasattr(kind, n) and n not in scope):
+                self.checks.append(f"{name!r} not in {place}")
 
     def function(self, f):
         """Watch what a function takes from outside."""
-        if (f.__module__ or "").split(".")[0] in OURS:
-            return
         if hasattr(f, "__wrapped__"):
-            self.look_into(f.__wrapped__)
-        self.expect(f"{self.name(f)}.__code__", f.__code__)
-        self.expect(f"{self.name(f)}.__defaults__", f.__defaults__)
+            self.todo.append(f.__wrapped__)
+        if not self.is_users(f.__module__) or not self.has_run(f):
+            return
+        name = self.label(f)
+        self.checks.append(f"{name}.__code__ is {self.label(f.__code__)}")
+        for place in ("__defaults__", "__kwdefaults__"):
+            self.expect(f"{name}.{place}", getattr(f, place))
         for cell in f.__closure__ or ():
             try:
-                content = cell.cell_contents
+                self.expect(f"{self.label(cell)}.cell_contents", cell.cell_contents)
             except ValueError:  # not filled yet
                 continue
-            self.expect(f"{self.name(cell)}.cell_contents", content)
-        scope = self.name(f.__globals__)
-        for name in names_in(f.__code__):
-            value = f.__globals__.get(name, MISSING)
-            if value is not MISSING and not hasattr(builtins, name):
-                self.expect(f"{scope}.get({name!r})", value)
-                if isinstance(value, ModuleType) and value.__name__.split(".")[0] not in OURS:
-                    self.module(value, f.__code__)
+        self.look_up(f.__code__, f.__globals__)
 
-    def module(self, module, code):
-        """The attributes of a module of the user's that a function names."""
-        name = self.name(vars(module))
-        for key in names_in(code):
-            value = vars(module).get(key, MISSING)
-            if isinstance(value, (*PLAIN, FunctionType, np.ndarray)):
-                self.expect(f"{name}.get({key!r})", value)
+    def look_up(self, code, scope):
+        """The globals that a piece of code names, and modules that it imports itself."""
+        if id(code) in self.seen:
+            return
+        self.seen[id(code)] = code
+        place = self.label(scope)
+        for name in globals_in(code):
+            if name in scope:
+                self.expect(f"{place}.get({name!r})", scope[name])
+            elif hasattr(builtins, name):
+                self.checks.append(f"{name!r} not in {place}")
+            elif name in sys.modules:
+                self.todo.append(sys.modules[name])
+
+    # ------------------------------------------------------------------------- what ran
+
+    def has_run(self, f):
+        """Whether a function ran while it was recorded."""
+        return self.ran is None or id(f.__code__) in self.ran
+
+    def is_users(self, name):
+        """Whether a module is the user's: not NumPy's, Python's or ours.
+
+        Where it is not known what ran, all would be gone through: other packages do not count.
+        """
+        root = (name or "").split(".")[0]
+        if self.ran is None:
+            file = getattr(sys.modules.get(root), "__file__", None) or ""
+            return root not in OURS | STANDARD and "-packages" not in file
+        return root not in OURS | STANDARD
+
+    def mentions(self, name):
+        """Whether the code that ran has this name in it."""
+        return self.names is None or name in self.names
+
+    def check(self):
+        """A function without arguments: whether all is as it is now."""
+        # as arguments with defaults the objects are found quicker than as globals
+        lines = [f"def check({', '.join(f'{name}={name}' for name in self.bound)}):", " try:"]
+        checks = list(dict.fromkeys(self.checks))
+        for i in range(0, len(checks), 50):
+            lines.append(f"  if not ({' and '.join(checks[i : i + 50])}): return False")
+        lines += ["  return True", " except Exception: return False"]
+        scope = dict(self.bound)
+        exec("\n".join(lines), scope)
+        return scope["check"]
 
 
-def names_in(code):
-    """All names that a function and those inside it look up by name."""
-    names = dict.fromkeys(code.co_names)
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            names.update(dict.fromkeys(names_in(const)))
-    return list(names)
+HOW = (
+    (Tensor, Watch.tensor), (np.ndarray, Watch.array), (RANDOM, Watch.generator),
+    (Operation, Watch.operation), (FunctionType, Watch.function), (MethodType, Watch.method),
+    (functools.partial, Watch.partial), ((list, deque), Watch.sequence), (tuple, Watch.group),
+    ((set, frozenset), Watch.a_set), (dict, Watch.mapping), (ModuleType, Watch.module),
+    (type, Watch.kind), (weakref.ref, Watch.reference), (ContextVar, Watch.variable),
+)  # fmt: skip
+CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
+STANDARD = set(sys.stdlib_module_names) - {"__main__"}
 
 
-def watch(f):
-    """(check, generators): whether all is as it is now, and the random generators in reach."""
-    watcher = Watch()
-    watcher.look_into(f)
-    lines = ["def check():", " try:"]
-    for i in range(0, len(watcher.checks), 50):
-        lines.append(f"  if not ({' and '.join(watcher.checks[i : i + 50])}): return False")
-    lines += ["  return True", " except Exception: return False"]
-    scope = dict(watcher.bound)
-    exec("\n".join(lines), scope)
-    return scope["check"], watcher.generators
+@functools.cache
+def globals_in(code):
+    """The globals and modules that a function and those inside it look up by name."""
+    kinds = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
+    names = [i.argval for i in dis.get_instructions(code) if i.opname in kinds]
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return list(dict.fromkeys([*names, *(name for c in inner for name in globals_in(c))]))
+
+
+def watch(things, witness, tape):
+    """(check, arrays in reach): whether all that the recording relied on is as it is now.
+
+    Parameters
+    ----------
+    things : iterable
+        The function, and its arguments other than arrays.
+    witness : Witness
+    tape : TracingTape
+    """
+    watcher = Watch(witness, {id(a) for a in tape.arrays()})
+    watcher.run([*things, *tape.leaves()], witness)
+    return watcher.check(), watcher.arrays

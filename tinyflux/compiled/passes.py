@@ -1,11 +1,15 @@
-"""Passes: each takes a list of nodes and returns a shorter or a cheaper one, with the same results.
+"""Passes: each makes the list of nodes shorter or cheaper, with the same results.
 
 A pass is a function of the program that changes `program.nodes` (and the values in them). They run
 in the order of `PASSES`.
 """
 
+import math
+
 import numpy as np
 
+from ..ops.index import is_basic
+from ..ops.nn import ones
 from ..primitive import OPERATIONS
 from .program import Node, Value
 
@@ -22,16 +26,8 @@ def function_of(node):
 
 def is_view(node):
     """Whether the output of a node is (normally) a view of its operand."""
-    return function_of(node) in VIEWS or (
-        node.operation.name in ("getitem", "alias", "detach")
-        and basic(node.params.get("index", ()))
-    )
-
-
-def basic(index):
-    """Whether an index makes a view."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(i, (int, slice, type(None), type(...), np.integer)) for i in parts)
+    f = function_of(node)
+    return f in VIEWS or (f == "getitem" and is_basic(node.params["index"]))
 
 
 def is_elementwise(node):
@@ -53,30 +49,38 @@ def replace_values(program, new):
 
 
 def prune(program):
-    """Leave out what no result depends on."""
+    """Leave out what no result depends on; draws stay, so that the next one draws the same."""
     wanted = set(program.results)
     kept = []
     for node in reversed(program.nodes):
-        if node.output in wanted:
+        if node.output in wanted or is_draw(node):
             wanted.update(node.operands)
             kept.append(node)
     program.nodes = kept[::-1]
 
 
+def unalias(program):
+    """Leave out rows that only give their operand another name."""
+    new = {}
+    for node in program.nodes:
+        f, (x, *_) = function_of(node), node.operands or [None]
+        if f in ("alias", "detach") or (f == "cast" and x.dtype == node.output.dtype):
+            new[node.output] = x
+    program.nodes = [node for node in program.nodes if node.output not in new]
+    replace_values(program, new)
+
+
 def share(program):
     """Compute equal rows once."""
-    seen, new = {}, {}
-    kept = []
+    seen, new, kept = {}, {}, []
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
-        key = None
-        if not is_draw(node):
-            key = (id(node.operation), tuple(map(identity, node.operands)), spelled(node.params))
-        if key is not None and key in seen:
-            new[node.output] = seen[key]
-        else:
+        key = (node.operation, tuple(map(identity, node.operands)), spelled(node.params))
+        if is_draw(node) or key not in seen:
             seen[key] = node.output
             kept.append(node)
+        else:
+            new[node.output] = seen[key]
     program.nodes = kept
     replace_values(program, new)
 
@@ -88,23 +92,28 @@ def is_draw(node):
 
 def identity(value):
     """What makes two operands the same."""
-    if value.const is None:
-        return id(value)
-    small = isinstance(value.const, (int, float, bool, np.generic))
-    return (type(value.const), repr(value.const)) if small else ("array", id(value.const))
+    return value if value.const is None else spelled(value.const)
 
 
-def spelled(params):
-    """Parameters as text, arrays by identity."""
-    return repr({k: (id(v) if isinstance(v, np.ndarray) else v) for k, v in params.items()})
+def spelled(param):
+    """A parameter as something that can be compared; arrays and objects count by identity."""
+    if isinstance(param, dict):
+        return tuple((k, spelled(v)) for k, v in param.items())
+    if isinstance(param, (tuple, list)):
+        return type(param), tuple(map(spelled, param))
+    if isinstance(param, slice):
+        return slice, spelled(param.start), spelled(param.stop), spelled(param.step)
+    if isinstance(param, (bool, int, float, str, type(None), np.generic, np.dtype)):
+        return type(param), repr(param)
+    return id(param)
 
 
 def fold(program):
-    """Compute what depends on constants alone now."""
+    """Compute what depends on numbers alone now."""
     new, kept = {}, []
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
-        constant = all(v.const is not None and small(v.const) for v in node.operands)
+        constant = all(v.const is not None and program.is_fixed(v.const) for v in node.operands)
         if constant and node.operands and not is_draw(node):
             with np.errstate(all="ignore"):
                 result = node.operation.kernel(*[v.const for v in node.operands], **node.params)
@@ -115,28 +124,26 @@ def fold(program):
     replace_values(program, new)
 
 
-def small(const):
-    """Whether a constant is a number, which cannot be changed by anyone."""
-    return isinstance(const, (int, float, bool, np.generic)) or (
-        isinstance(const, np.ndarray) and (const.ndim == 0 or not any(const.strides))
-    )
-
-
 def unspread(program):
     """Use a number itself where it was spread out to the shape of the other operand."""
     for node in program.nodes:
         if is_elementwise(node):
             for i, v in enumerate(node.operands):
-                spread = v.const if isinstance(v.const, np.ndarray) else None
-                if spread is not None and spread.ndim and not any(spread.strides) and spread.size:
-                    other = [u.shape for k, u in enumerate(node.operands) if k != i]
-                    if np.broadcast_shapes(*other) == node.output.shape and other:
-                        node.operands[i] = number(spread[(0,) * spread.ndim])
-                elif v.node is not None and function_of(v.node) is np.broadcast_to:
-                    inner = v.node.operands[0]
-                    other = [u.shape for k, u in enumerate(node.operands) if k != i]
-                    if other and np.broadcast_shapes(inner.shape, *other) == node.output.shape:
+                others = [u.shape for k, u in enumerate(node.operands) if k != i]
+                inner = unspread_value(program, v)
+                if others and inner is not None:
+                    if np.broadcast_shapes(inner.shape, *others) == node.output.shape:
                         node.operands[i] = inner
+
+
+def unspread_value(program, v):
+    """What a Value was spread out from, or None."""
+    if v.node is not None and function_of(v.node) is np.broadcast_to:
+        return v.node.operands[0]
+    array = v.const if isinstance(v.const, np.ndarray) and v.shape else None
+    if array is not None and array.size and not any(array.strides) and program.is_fixed(array):
+        return number(array[(0,) * array.ndim])
+    return None
 
 
 def number(x):
@@ -144,30 +151,44 @@ def number(x):
     return Value(x, const=x)
 
 
+def times_one(program):
+    """Leave out products with 1."""
+    new = {}
+    for node in program.nodes:
+        node.operands = [new.get(v, v) for v in node.operands]
+        value, factor = scaling(node) or (None, 0)
+        if factor == 1 and value.dtype == node.output.dtype:
+            new[node.output] = value
+    program.nodes = [node for node in program.nodes if node.output not in new]
+    replace_values(program, new)
+
+
 def scale_once(program):
-    """Multiply with one number instead of with two: (x * a) * b is x * (a b)."""
+    """Multiply with one number instead of with two: (x * a) * b is x * (a b).
+
+    Only where one of them is a power of 2, so that no bit of the result changes.
+    """
     uses = count_uses(program)
     for node in program.nodes:
         inner = scaling(node)
-        if inner is None or inner[0].node is None:
-            continue
-        value, factor = inner
-        before = scaling(value.node)
-        if before is not None and uses[value] == 1 and before[0].dtype == node.output.dtype:
-            product = np.asarray(factor * before[1]).astype(node.output.dtype)[()]
-            node.operands = [before[0], number(product)]
+        before = None if inner is None else scaling(inner[0].node)
+        if before is not None and uses[inner[0]] == 1 and before[0].dtype == node.output.dtype:
+            a, b = float(before[1]), float(inner[1])
+            product = node.output.dtype.type(a * b)
+            if 0.5 in (abs(math.frexp(a)[0]), abs(math.frexp(b)[0])) and math.isfinite(product):
+                node.operands = [before[0], number(product)]
 
 
 def scaling(node):
     """(operand, factor) if a node multiplies an array with a constant number, else None."""
-    if node is None or function_of(node) is not np.multiply:
+    if node is None or function_of(node) is not np.multiply or node.output.dtype.char not in "fd":
         return None
     for value, other in (node.operands, node.operands[::-1]):
         number = isinstance(other.const, (int, float, np.generic)) and not isinstance(
-            other.const, bool
+            other.const, (bool, np.bool_)
         )
         if number and value.const is None and value.shape == node.output.shape:
-            return value, other.const
+            return value, node.output.dtype.type(other.const)
     return None
 
 
@@ -181,22 +202,45 @@ def count_uses(program):
 
 
 def sum_by_product(program):
-    """Sum the rows of a matrix as a product with ones, which BLAS does faster."""
+    """Sum the rows or columns of a matrix as a product with ones, which BLAS does faster."""
+    kept = []
     for node in program.nodes:
-        x = node.operands[0] if node.operands else None
-        if function_of(node) is not np.sum or len(x.shape) != 2 or x.dtype.char not in "fd":
-            continue
-        axis, other = node.params.get("axis"), set(node.params) - {"axis", "keepdims"}
-        if other or axis not in (0, (0,), 1, -1, (1,)) or node.params.get("keepdims"):
-            continue
-        first = axis in (0, (0,))
-        vector = np.ones(x.shape[0 if first else 1], x.dtype)
-        ones = Value(vector, const=vector)
-        node.operation, node.params = OPERATIONS[np.matmul], {}
-        node.operands = [ones, x] if first else [x, ones]
+        if is_matrix_sum(node):
+            first = node.params["axis"] in (0, (0,))
+            (x,) = node.operands
+            vector = ones(x.shape[0 if first else 1], x.dtype.char)
+            weights = Value(vector, const=vector)
+            operands = [weights, x] if first else [x, weights]
+            product = Node(OPERATIONS[np.matmul], operands, {}, node.origin)
+            if node.params.get("keepdims"):  # the axis of one element is only a view
+                length = x.shape[1 if first else 0]
+                product.output = Value(np.empty(length, x.dtype), node=product)
+                node.operation, node.operands = OPERATIONS[np.reshape], [product.output]
+                node.params = {"shape": node.output.shape}
+                kept += [product, node]
+                continue
+            product.output = node.output
+            node.output.node = product
+            node = product
+        kept.append(node)
+    program.nodes = kept
 
 
-PASSES = [prune, fold, share, unspread, fold, scale_once, sum_by_product, share, prune]
+def is_matrix_sum(node):
+    """Whether a node sums a matrix over one of its two axes."""
+    if function_of(node) is not np.sum or set(node.params) - {"axis", "keepdims"}:
+        return False
+    x = node.operands[0]
+    return (
+        len(x.shape) == 2
+        and x.const is None
+        and x.dtype.char in "fd"
+        and node.params.get("axis") in (0, (0,), 1, -1, (1,))
+    )
+
+
+PASSES = [prune, unalias, fold, share, unspread, times_one, fold, scale_once, sum_by_product,
+          share, prune]  # fmt: skip
 
 
 def run_passes(program):
@@ -205,6 +249,3 @@ def run_passes(program):
     for one in PASSES:
         one(program)
         program.passes.append((one.__name__, len(program.nodes)))
-
-
-__all__ = ["PASSES", "Node", "run_passes"]

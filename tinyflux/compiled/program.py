@@ -4,10 +4,13 @@ Operations of ours are replaced by what their kernels do: the kernel runs once m
 values, so that it writes down its own NumPy calls. Nothing about an operation is said twice.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..errors import FluxError
 from ..tensor import Tensor, recorded
+from .simpler import simpler
 from .trace import LoweringTape, recording_on
 
 
@@ -28,14 +31,22 @@ class Value:
         return self.name or repr(self.const)
 
 
+class Origin(NamedTuple):
+    """Where a row came from: the user's line, which rule made it, what is silenced there."""
+
+    line: str = ""
+    note: str = ""
+    silenced: tuple = ()
+
+
 class Node:
     """One NumPy call: an operation, its operands (Values), its parameters, its output."""
 
-    __slots__ = ("line", "note", "operands", "operation", "output", "params")
+    __slots__ = ("operands", "operation", "origin", "output", "params")
 
-    def __init__(self, operation, operands, params, line, note):
+    def __init__(self, operation, operands, params, origin):
         self.operation, self.operands, self.params = operation, operands, params
-        self.line, self.note, self.output = line, note, None
+        self.origin, self.output = origin, None
 
     def __repr__(self):
         return f"{self.output} = {self.operation.name}({', '.join(map(repr, self.operands))})"
@@ -43,6 +54,13 @@ class Node:
 
 class Program:
     """Nodes in the order of execution, what goes in and what comes out.
+
+    Parameters
+    ----------
+    names : dict
+        id of a leaf Tensor -> what to call it.
+    outside : set of int
+        The ids of arrays that others hold and may change.
 
     Attributes
     ----------
@@ -57,10 +75,10 @@ class Program:
         What was done to it, and how many nodes there were afterwards.
     """
 
-    def __init__(self, names):
+    def __init__(self, names, outside=frozenset()):
         self.nodes, self.arguments, self.parameters, self.results = [], [], [], []
         self.passes = []
-        self.names = names  # id of a leaf Tensor -> what to call it
+        self.names, self.outside = names, outside
         self.values = {}  # id of a Tensor -> Value
         self.numbers = {}  # how many values have the same kind of name
         self.lowering = []  # the operations whose kernels are being written down
@@ -68,8 +86,12 @@ class Program:
 
     def argument(self, t, name):
         """Make a Tensor an argument."""
-        self.values[id(t)] = value = Value(t.data, name, given="argument")
-        self.arguments.append(value)
+        self.bring(t, Value(t.data, name, given="argument"))
+        self.arguments.append(self.values[id(t)])
+
+    def bring(self, t, value):
+        """From now on the Tensor `t` stands for `value`."""
+        self.values[id(t)] = value
         self.kept.append(t)
 
     def name_slopes(self, slopes):
@@ -79,33 +101,45 @@ class Program:
             if made is not None and of is not None and made.node is not None and of.name:
                 made.name = made.name or f"d_{of.name}"
 
+    def is_fixed(self, const):
+        """Whether a constant is a number, which cannot be changed by anyone."""
+        if not isinstance(const, np.ndarray):
+            return isinstance(const, (int, float, np.generic))
+        theirs = id(const) in self.outside or id(const.base) in self.outside
+        return not any(const.strides) and not theirs
+
     def value(self, t):
         """The Value of an operand."""
         if type(t) is not Tensor:
             return Value(t, const=t)
         if id(t) not in self.values:
             name = self.names.get(id(t), f"parameter_{len(self.parameters)}")
-            self.values[id(t)] = Value(t.data, name, given="parameter", tensor=t)
+            self.bring(t, Value(t.data, name, given="parameter", tensor=t))
             self.parameters.append(self.values[id(t)])
-            self.kept.append(t)
         return self.values[id(t)]
 
-    def add_tape(self, tape, note="", name="", shape=()):
-        """Append the rows of a tape; `name` is for its values of that `shape`."""
+    def add_tape(self, tape, around=None, name="", shape=()):
+        """Append the rows of a tape.
+
+        The tape of a kernel comes from `around` as a whole, and `name` is for its values of that
+        `shape`.
+        """
         for t in tape.constants.values():
-            self.values[id(t)] = Value(t.data, const=t.data)
-            self.kept.append(t)
+            self.bring(t, Value(t.data, const=t.data))
         rebound = getattr(tape, "rebound", {})
-        for k, (operation, operands, arrays, params, output, _) in enumerate(tape.rows):
+        rows = tape.rows
+        for k, (operation, operands, arrays, params, output, _) in enumerate(rows):
             given = [self.value(t) for t in operands]
-            line, own = tape.rows.lines[k], note or tape.rows.notes[k]
-            called = self.name_for(operation) if not tape.rows.notes[k] else ""
+            called = self.name_for(operation) if not rows.notes[k] else ""
             called = called or (name if np.shape(output.data) == shape else "")
-            made = self.add(operation, given, arrays, params, output, line, own, called)
-            self.values[id(output)] = made
+            origin = Origin(rows.lines[k], rows.notes[k], tuple(rows.silenced[k].items()))
+            if around is not None:
+                silenced = {**dict(around.silenced), **rows.silenced[k]}
+                origin = around._replace(silenced=tuple(silenced.items()))
+            made = self.add(operation, given, arrays, params, output, origin, called)
+            self.bring(output, made)
             if k in rebound:
                 self.values[id(rebound[k])] = made
-            self.kept.append(output)
 
     def name_for(self, operation):
         """A name for the output of a row of the user's: h1, h2, ... for layers."""
@@ -115,40 +149,44 @@ class Program:
         self.numbers[kind] = self.numbers.get(kind, 0) + 1
         return f"{kind}{self.numbers[kind]}"
 
-    def add(self, operation, given, arrays, params, output, line, note, name):
+    def add(self, operation, given, arrays, params, output, origin, name):
         """Append one operation, lowered to NumPy calls; returns the Value of its output."""
-        if operation.public is operation and operation not in self.lowering:
-            made = self.lowered(operation, given, arrays, params, line, note, name)
-            if made is not None:
+        origin = origin._replace(note=origin.note or operation.name)
+        if operation.public is operation:
+            ways = () if hasattr(operation, "draws") else (operation.kernel, operation.body)
+        else:
+            ways = simpler(operation, params, arrays)
+        if ways and operation not in self.lowering:
+            made = self.lowered(operation, ways, given, arrays, params, origin, name)
+            if made is not None and (made.shape, made.dtype) == (output.shape, output.dtype):
                 return made
-        node = Node(operation, given, params, line, note or operation.name)
+        node = Node(operation, given, params, origin)
         node.output = Value(output.data, name, node=node)
         self.nodes.append(node)
         return node.output
 
-    def lowered(self, operation, given, arrays, params, line, note, name):
-        """The Value of an operation of ours after writing down what it does; None if it cannot."""
-        for function in (operation.kernel, operation.body):
-            tape = LoweringTape()
+    def lowered(self, operation, ways, given, arrays, params, origin, name):
+        """The Value of an operation after writing down one way to do it; None if none can be."""
+        for function in ways:
             inside = [
                 recorded(a, None) if v.const is None or isinstance(a, np.ndarray) else a
                 for v, a in zip(given, arrays)
             ]
             try:
-                with recording_on(tape), np.errstate(all="ignore"):
-                    out = function(*inside, **params)
-                break
+                # "call" is nobody's setting, so that what the kernel silences itself is seen
+                with np.errstate(all="call", call=lambda *_: None):
+                    with recording_on(LoweringTape()) as tape:
+                        out = function(*inside, **params)
+                if type(out) is Tensor:  # anything else does not depend on the operands any more
+                    break
             except (FluxError, TypeError, AttributeError, ValueError, RecursionError):
                 continue
         else:
             return None
-        tape.rows.lines = [line] * len(tape.rows)
-        tape.rows.notes = [note or operation.name] * len(tape.rows)
         for t, v in zip(inside, given):
             if type(t) is Tensor:
-                self.values[id(t)] = v
-                self.kept.append(t)
+                self.bring(t, v)
         self.lowering.append(operation)
-        self.add_tape(tape, note or operation.name, name, np.shape(getattr(out, "data", out)))
+        self.add_tape(tape, origin, name, np.shape(getattr(out, "data", out)))
         self.lowering.pop()
         return self.value(out)

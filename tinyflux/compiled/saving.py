@@ -46,10 +46,11 @@ def save(recording, path, opt=None):
         raise ValueError(f"save: a path that ends in .py is wanted, got {path}")
     source = recording.source
     arrays, plain, helpers = sorted_out(source.given)
-    training = bool(source.places)
+    training = any(source.gradients)
     head, _, rest = source.text.partition('"""\n')[2].partition("\n\ndef bind")
     text = [f'"""{recording.title}: NumPy source, written by tinyflux; it needs NumPy alone."""']
-    text += ["", "from math import sqrt", "from pathlib import Path", "", "import numpy as np"]
+    text += ["", "from __future__ import annotations", "", "from math import sqrt"]
+    text += ["from pathlib import Path", "", "import numpy as np"]
     text += [head.strip(), "", *helpers, "", "def bind" + rest.rstrip(), ""]
     if training and opt is None:
         raise TypeError(
@@ -191,11 +192,9 @@ def rule_source(kind, written):
     lines = rule_source(base, written)
     name = "" if base is UpdateRule else f"({base.__name__})"
     lines += ["", "", f"class {kind.__name__}{name}:"]
-    for method in ("constants", "delta"):
-        if method in vars(kind):
-            text = textwrap.dedent(inspect.getsource(vars(kind)[method]))
-            text = text.replace(" -> Numbers", "").replace(" -> None", "")
-            lines += ["", textwrap.indent(text.rstrip(), "    ")]
+    for method, f in vars(kind).items():
+        if inspect.isfunction(f) and not method.startswith("_"):
+            lines += ["", textwrap.indent(textwrap.dedent(inspect.getsource(f)).rstrip(), "    ")]
     return lines
 
 

@@ -1,23 +1,29 @@
-"""From a program to NumPy source: names, memory, and one line for every node.
+"""From a program to NumPy source: names, memory, and a line for every node.
 
 The text has two parts. `bind` is run once: it lays out the memory and makes the views. `step`,
-inside it, is run on every call: straight-line NumPy with `out=`, a comment behind each line.
+inside it, is run on every call: straight-line NumPy with `out=`, a comment behind each line. Its
+second half, `backward`, computes the gradients, in a context in which NumPy keeps silent.
 """
 
 import builtins
 import keyword
 import re
+from types import ModuleType
 
 import numpy as np
 
-from .passes import function_of, is_elementwise, is_view
+from .calls import is_number, spelling
+from .memory import Memory, is_opaque
+from .passes import is_view
 
-# These take their output as the last positional argument, which is quicker than by name; those
-# with two operands that NumPy wants to have named, and the others, get `out=`.
-NAMED_OUT = {np.maximum, np.minimum, np.fmax, np.fmin}
-REDUCTIONS = {np.sum: "add", np.max: "maximum", np.min: "minimum", np.amax: "maximum",
-              np.amin: "minimum", np.prod: "multiply"}  # fmt: skip
-WITH_OUT = {np.mean, np.cumsum, np.cumprod, np.clip, np.take, np.concatenate, np.var, np.std}
+# What the text may import from NumPy, and so must not be called by an argument.
+NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}
+WORDS = {*keyword.kwlist, *dir(builtins), *NUMPYS, "bind", "step", "backward", "quiet", "Context"}
+PLAIN = {type(None), bool, int, float, str}
+QUIET = [
+    ("quiet = Context()", "for the way back: an infinite slope is a value"),
+    ("quiet.run(seterr, all='ignore')", ""),
+]
 
 
 class Source:
@@ -27,33 +33,38 @@ class Source:
     ----------
     text : str
     given : dict of str to object
-        Arguments of `bind`: parameters, places for the gradients, constants, kernels of ours.
-    lines : list of (str, str)
-        For each line of the step: its code and where it came from.
+        Arguments of `bind`: parameters, constants, kernels of ours.
+    gradients : list of str or None
+        The other arguments of `bind`: for each gradient the name of the array that it goes into.
     buffers : list of (str, shape, dtype)
     """
 
-    def __init__(self, program, title, gradients=()):
-        self.program = program
+    def __init__(self, program, title, names=()):
+        self.program, self.title = program, title
         self.names, self.given, self.imports = {}, {}, set()
-        self.taken = set(keyword.kwlist) | set(dir(builtins)) | {"step", "bind"}
+        self.taken = set(WORDS)
         self.setup, self.lines, self.buffers = [], [], []
-        self.in_place = 0
-        self.places = {}  # result Value -> name of where it has to stand
-        for value, name in gradients:
-            if value is not None:
-                self.places.setdefault(value, self.fresh(name))
-        self.placed = set()  # the result Values that are computed right there
-        self.roots = {}  # Value -> the Value whose memory it looks into
-        self.stored = {}  # root Value -> name of its buffer
+        self.origins = {}  # number of a line of the text -> where it came from
+        wanted = list(zip(program.results[1:], names))
+        self.gradients = [None if v is None else self.fresh(name) for v, name in wanted]
+        self.homes = {}  # Value -> the names of where it has to stand
+        for (v, _), place in zip(wanted, self.gradients):
+            if v is not None:
+                self.homes.setdefault(v, []).append(place)
+        self.memory = Memory(program)
         self.write_all()
-        self.text = self.layout(title)
+        self.text = self.layout()
+
+    @property
+    def in_place(self):
+        """How many rows write over one of their operands."""
+        return sum(note == "in place" for _, note in self.setup)
 
     # --------------------------------------------------------------------------- names
 
     def fresh(self, wanted):
         """An identifier like `wanted` that is not taken."""
-        base = re.sub(r"\W+", "_", wanted).strip("_") or "t"
+        base = re.sub(r"\W+", "_", wanted, flags=re.ASCII).strip("_") or "t"
         base = f"t{base}" if base[0].isdigit() else base
         name, k = base, 2
         while name in self.taken:
@@ -61,281 +72,233 @@ class Source:
         self.taken.add(name)
         return name
 
-    def numpy(self, dotted):
+    def numpy(self, name):
         """The name of a NumPy function in the text, imported at its top."""
-        head = dotted.split(".")[0]
-        self.imports.add(head)
-        return dotted
+        self.imports.add(name)
+        return name
+
+    def give(self, wanted, thing):
+        """The name under which `bind` gets an object."""
+        key = ("given", id(thing))
+        if key not in self.names:
+            self.names[key] = self.fresh(wanted)
+            self.given[self.names[key]] = thing
+        return self.names[key]
 
     def name(self, value):
         """The name of a Value in the text."""
+        if value.given is None and value.node is None:
+            return self.constant(value.const)
         if value not in self.names:
-            if value.const is not None or (value.given is None and value.node is None):
-                self.names[value] = self.constant(value.const)
-            else:
-                self.names[value] = self.fresh(value.name or self.derived(value) or "t")
-                if value.given == "parameter":
-                    self.given[self.names[value]] = value.tensor.data
+            self.names[value] = self.fresh(value.name or self.derived(value) or "t")
+            if value.given == "parameter":
+                self.given[self.names[value]] = value.tensor.data
         return self.names[value]
 
     def derived(self, value):
         """A name for a view, from the name of what it looks at."""
         if value.node is None or not is_view(value.node):
             return ""
-        suffix = {"transpose": "T", "reshape": "flat", "ravel": "flat"}
-        kind = value.node.operation.name
-        return f"{self.name(value.node.operands[0])}_{suffix.get(kind, kind)}"
+        of, kind = value.node.operands[0], value.node.operation.name
+        suffix = {"transpose": "T", "reshape": "flat", "ravel": "flat", "getitem": "part"}
+        return f"{self.name(of)}_{suffix.get(kind, kind)}"
 
     def constant(self, const):
-        """A constant: small numbers as they are, arrays by a name."""
-        if const is None or isinstance(const, (bool, int, float, str)):
-            return repr(const)
-        ones = isinstance(const, np.ndarray) and const.size and np.all(const == 1)
-        name = self.fresh("ones" if ones else "constant")
-        self.given[name] = const
-        return name
+        """A constant: plain ones as they are, arrays and objects by a name."""
+        if type(const) in PLAIN:
+            return plain(const)
+        if isinstance(const, np.generic):
+            return self.give(f"c_{const:.6g}" if is_number(const) else "constant", const)
+        name = self.program.names.get(id(const), "constant")
+        if isinstance(const, np.ndarray) and not const.flags.writeable and np.all(const == 1):
+            name = f"ones_{const.size}"
+        return self.give(name, const)
 
-    def as_array(self, value, dtype):
-        """A plain number as an array of one element, which NumPy handles three times faster."""
-        key = (type(value.const), repr(value.const), dtype)
+    def as_array(self, const, dtype):
+        """A plain number as an array without axes, which NumPy handles three times faster."""
+        with np.errstate(all="ignore"):
+            number = dtype.type(const)
+        key = (dtype, repr(number))
         if key not in self.names:
-            self.imports.add("array")
-            shown = value.const.item() if isinstance(value.const, np.generic) else value.const
+            shown = const.item() if isinstance(const, np.generic) else const
+            if not isinstance(shown, (int, float)):  # longdouble has no plain form
+                return self.constant(const)
             self.names[key] = self.fresh(f"c_{shown:.6g}")
-            self.setup.append((f"{self.names[key]} = array({shown!r}, {dtype.name!r})", "constant"))
+            array = f"{self.numpy('array')}({plain(shown)}, {dtype.name!r})"
+            self.setup.append((f"{self.names[key]} = {array}", "constant"))
         return self.names[key]
+
+    def literal(self, value):
+        """A parameter as text, or the name of a constant."""
+        if type(value) in PLAIN:
+            return plain(value)
+        if isinstance(value, (np.integer, np.bool_)):
+            return repr(value.item())
+        if isinstance(value, tuple) and not hasattr(value, "_fields"):
+            inner = ", ".join(map(self.literal, value))
+            return f"({inner},)" if len(value) == 1 else f"({inner})"
+        if isinstance(value, list):
+            return f"[{', '.join(map(self.literal, value))}]"
+        if isinstance(value, np.dtype):
+            return f"{self.numpy('dtype')}({value.name!r})"
+        if isinstance(value, slice):
+            return f"slice({', '.join(map(self.literal, (value.start, value.stop, value.step)))})"
+        return "..." if value is Ellipsis else self.constant(value)
+
+    def index(self, value):
+        """What stands between the brackets of x[...]."""
+        if isinstance(value, tuple) and value:
+            return ", ".join(map(self.index, value)) + ("," if len(value) == 1 else "")
+        if not isinstance(value, slice):
+            return self.literal(value)
+        ends = ["" if v is None else self.literal(v) for v in (value.start, value.stop, value.step)]
+        return ":".join(ends if ends[2] else ends[:2])
 
     # --------------------------------------------------------------------------- memory
 
-    def plan(self):
-        """When each piece of memory is read for the last time."""
-        self.last = {}
-        for i, node in enumerate(self.program.nodes):
-            self.roots[node.output] = node.output
-            if is_view(node):
-                self.roots[node.output] = self.roots.get(node.operands[0], node.operands[0])
-            for v in node.operands:
-                self.last[self.roots.get(v, v)] = i
-        for v in self.program.results:
-            if v is not None:
-                self.last[self.roots.get(v, v)] = len(self.program.nodes)
-        self.free = {}
-
-    def release(self, node, i):
-        """Give back the memory of operands that are not needed any more."""
-        for root in {self.roots.get(v, v) for v in node.operands}:
-            if self.last.get(root) == i and root in self.stored:
-                name = self.stored.pop(root)
-                self.free.setdefault((root.shape, root.dtype), []).append(name)
-
-    def memory_for(self, node, i):
+    def target(self, node, i):
         """The name under which the output of a node is written."""
-        out = node.output
-        if out in self.places:
-            self.names[out] = self.places[out]
-            return self.places[out]
-        if is_elementwise(node):
-            for v in node.operands:
-                fits = v in self.stored and v.shape == out.shape and v.dtype == out.dtype
-                if fits and self.last[v] == i and self.roots.get(v) is v:
-                    self.stored[out] = self.stored.pop(v)
-                    self.in_place += 1
-                    return self.rename(out, self.name(v), "in place")
-        name = self.name(out)
-        pool = self.free.get((out.shape, out.dtype))
-        if pool:
-            self.stored[out] = pool.pop()
-            self.setup.append((f"{name} = {self.stored[out]}", "memory used again"))
-            return name
-        self.imports.add("empty")
-        self.setup.append((f"{name} = empty({out.shape}, {out.dtype.name!r})", "buffer"))
-        self.buffers.append((name, out.shape, out.dtype))
-        self.stored[out] = name
+        out, memory = node.output, self.memory
+        if out in self.homes:
+            self.names[out] = self.homes[out].pop(0)
+            return self.names[out]
+        over = memory.is_overwritten(node, i)
+        if over is not None:
+            memory.stored[out] = memory.stored.pop(over)
+            return self.rename(out, self.name(over))
+        name, free = self.name(out), memory.take(out)
+        if free is None:
+            shape = self.literal(out.shape)
+            self.setup.append((f"{name} = {self.numpy('empty')}({shape}, {out.dtype.name!r})", ""))
+            self.buffers.append((name, out.shape, out.dtype))
+        else:
+            self.setup.append((f"{name} = {free}", "memory used again"))
+        memory.stored[out] = free or name
         return name
 
-    def rename(self, out, name, why):
+    def rename(self, out, name):
         """Write over what is called `name`; the output is called so too, if it has no own name."""
-        own = re.sub(r"_\d+$", "", name)
-        if not out.name or out.name in (name, own):
+        if not out.name or out.name in (name, re.sub(r"_\d+$", "", name)):
             self.names[out] = name
         else:
-            self.setup.append((f"{self.name(out)} = {name}", why))
+            self.setup.append((f"{self.name(out)} = {name}", "in place"))
         return self.name(out)
-
-    def fixed(self, value):
-        """Whether the memory of a Value is the same in every run."""
-        root = self.roots.get(value, value)
-        return root in self.stored or root in self.places or root.given == "parameter" or (
-            isinstance(root.const, np.ndarray))  # fmt: skip
 
     # --------------------------------------------------------------------------- lines
 
     def write_all(self):
-        """A line for every node."""
+        """A line for every node; those behind the output belong to the way back."""
         for v in self.program.arguments:
             self.name(v)
-        self.plan()
-        for i, node in enumerate(self.program.nodes):
+        nodes, output = self.program.nodes, self.program.results[0]
+        self.turn = 0
+        for i, node in enumerate(nodes):
             self.write(node, i)
-            self.release(node, i)
-        for v, place in self.places.items():
-            if v not in self.placed:
-                self.imports.add("copyto")
-                self.lines.append((f"copyto({place}, {self.name(v)})", "result"))
+            self.memory.release(node, i)
+            if node.output is output:
+                self.turn = len(self.lines)
+        if not self.homes:
+            self.turn = len(self.lines)
+        for v, places in self.homes.items():
+            for place in places:
+                line = f"{self.numpy('copyto')}({place}, {self.name(v)})"
+                self.lines.append((line, "result", ()))
 
     def write(self, node, i):
-        """One node as one line."""
-        out = node.output
-        code = self.code(node)
-        if is_view(node):
-            self.view(node, code)
+        """One node as a line or two; a view that stays where it is belongs to the setup."""
+        out, (line, note, silenced) = node.output, node.origin
+        has_out = self.memory.has_out(node)
+        code = spelling(self, node, has_out)
+        if out in self.memory.bound:
+            self.setup.append((f"{self.name(out)} = {code}", "view"))
             return
-        elif "{out}" in code:
-            target = self.memory_for(node, i)
-            line = code.format(out=target)
-            if out in self.places:
-                self.placed.add(out)
+        if has_out:
+            target = self.target(node, i)
+            codes = code if isinstance(code, list) else [code]
+            codes = [c.replace("{out}", target) for c in codes]
         else:
-            line = f"{self.name(out)} = {code}"
-        self.lines.append((line, comment(node)))
-
-    def view(self, node, code):
-        """A view: made once if its memory stays where it is, else in every step."""
-        name, (source,) = self.name(node.output), node.operands[:1]
-        if self.fixed(source):
-            self.setup.append((f"{name} = {code}", "view"))
-        else:
-            self.lines.append((f"{name} = {code}", comment(node)))
-
-    def code(self, node):
-        """The call of a node, with `{out}` where its output goes."""
-        f = function_of(node)
-        args = [self.name(v) if not is_number(v) else None for v in node.operands]
-        if isinstance(f, np.ufunc) and f is not np.matmul:
-            return self.ufunc(f, node, args)
-        args = [a if a is not None else self.constant(v.const) for a, v in zip(args, node.operands)]
-        if f is np.matmul:
-            return self.product(node, args)
-        if f in REDUCTIONS and not set(node.params) - {"axis", "keepdims"}:
-            name = self.numpy(f"{REDUCTIONS[f]}") + ".reduce"
-            params = {"axis": None, **node.params}
-            given = "".join(f", {k}={v!r}" for k, v in params.items())
-            return f"{name}({args[0]}{given}{self.out(node, named=True)})"
-        if node.operation.name == "cast":
-            if self.is_new(node):
-                return f"{args[0]}.astype({node.output.dtype.name!r})"
-            self.imports.add("copyto")
-            return f"copyto({{out}}, {args[0]}, 'unsafe')"
-        if f is np.transpose and node.params.get("axes") is None:
-            return f"{args[0]}.T"
-        if f in (np.reshape, np.ravel) and node.params.get("order", "C") == "C":
-            return f"{args[0]}.reshape({node.output.shape})"
-        if node.operation.name == "getitem":
-            return f"{args[0]}[{self.literal(node.params['index'])}]"
-        if node.operation.name in ("alias", "detach"):
-            return f"{args[0]}[...]"
-        return self.call(f, node, args)
-
-    def ufunc(self, f, node, args):
-        """np.f(a, b, out), numbers as arrays of one element."""
-        dtypes = [v.dtype for v in node.operands if not is_number(v) and v.dtype.kind == "f"]
-        for k, v in enumerate(node.operands):
-            if args[k] is None:
-                weak = isinstance(v.const, (int, float)) or v.dtype in dtypes
-                same = len(set(dtypes)) == 1 and weak and not isinstance(v.const, bool)
-                args[k] = self.as_array(v, dtypes[0]) if same else self.constant(v.const)
-        name = f.__name__ if hasattr(np, f.__name__) else None
-        if name is None:
-            name = self.fresh(f.__name__)
-            self.given[name] = f
-        else:
-            self.numpy(name)
-        return f"{name}({', '.join(args)}{self.out(node, named=f in NAMED_OUT)})"
-
-    def product(self, node, args):
-        """A product of matrices: np.dot up to two axes, where it is quicker."""
-        flat = all(0 < len(v.shape) <= 2 for v in node.operands)
-        same = len({v.dtype for v in (*node.operands, node.output)}) == 1
-        name = self.numpy("dot" if flat and same else "matmul")
-        return f"{name}({args[0]}, {args[1]}{self.out(node)})"
-
-    def out(self, node, named=False):
-        """The text for the output argument."""
-        if self.is_new(node):
-            return ""
-        return ", out={out}" if named else ", {out}"
-
-    def is_new(self, node):
-        """Whether the output is made anew: a number, or what is handed to the caller."""
-        return node.output.shape == () or node.output is self.program.results[0]
-
-    def call(self, f, node, args):
-        """Any other function, as it was called."""
-        params = dict(node.params)
-        if isinstance(f, str):
-            name = self.fresh(f) if f not in self.given else f
-            self.given[name] = node.operation.kernel
-        elif f in WITH_OUT or getattr(np, f.__name__, None) is f:
-            name = self.numpy(f.__name__)
-        elif getattr(np.linalg, f.__name__, None) is f:
-            name = self.numpy(f"linalg.{f.__name__}")
-        else:
-            name = self.fresh(f.__name__)
-            self.given[name] = f
-        shown = [*args, *(f"{k}={self.literal(v)}" for k, v in params.items())]
-        if f in WITH_OUT and not self.is_new(node):
-            shown.append("out={out}")
-        return f"{name}({', '.join(shown)})"
-
-    def literal(self, value):
-        """A parameter as text, or the name of a constant."""
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return repr(value)
-        if isinstance(value, (tuple, list)) and not any(isinstance(v, np.ndarray) for v in value):
-            inner = ", ".join(self.literal(v) for v in value)
-            return f"({inner},)" if isinstance(value, tuple) else f"[{inner}]"
-        if isinstance(value, np.dtype):
-            return repr(value.name)
-        if isinstance(value, slice):
-            return f"slice({value.start}, {value.stop}, {value.step})"
-        if value is Ellipsis:
-            return "..."
-        return self.constant(value)
-
-    def copied(self, name):
-        """A copy for the caller, of what is not his."""
-        self.given.setdefault("copied", np.array)
-        return f"copied({name})[()]"
+            codes = [f"{self.name(out)} = {code}"]
+        self.lines += [(c, f"{line}  {note}".strip(), silenced) for c in codes]
 
     # --------------------------------------------------------------------------- the text
 
-    def layout(self, title):
+    def layout(self):
         """The whole text."""
+        arguments = [self.name(v) for v in self.program.arguments]
+        returned = self.returned()
+        forward, backward = self.lines[: self.turn], self.lines[self.turn :]
+        lines = [(f"def step({', '.join(arguments)}):", "", ())]
+        lines += [(f"    {code}", *rest) for code, *rest in with_silence(self, forward)]
+        if backward:
+            handed = ["backward", *handed_on(arguments, forward, backward)]
+            lines.append((f"    quiet.run({', '.join(handed)})", "", ()))
+            self.imports.add("seterr")
+        lines += [(f"    return {returned}", "", ())]
+        if backward:
+            lines += [("", "", ()), (f"def backward({', '.join(handed[1:])}):", "", ())]
+            lines += [(f"    {code}", note, ()) for code, note, _ in backward]
+        lines += [("", "", ()), ("return step", "", ())]
+        setup = without_dead([*(QUIET if backward else []), *self.setup], lines)
+        places = [place for place in self.gradients if place is not None]
+        head = [f'"""{self.title}"""', ""]
+        head += ["from contextvars import Context", ""] if backward else []
+        head += [f"from numpy import {', '.join(sorted(self.imports))}", ""] * bool(self.imports)
+        head += ["", f"def bind({', '.join([*self.given, *places])}):"]
+        body = with_comments([(code, note) for code, note in setup])
+        body += [""] * bool(setup)
+        first = len(head) + len(body) + 1
+        self.origins = {first + k: note for k, (_, note, _) in enumerate(lines) if note}
+        body += with_comments([(code, note) for code, note, _ in lines])
+        return "\n".join([*head, *(f"    {line}".rstrip() for line in body), ""])
+
+    def returned(self):
+        """The output, as something that belongs to the caller alone."""
         output = self.program.results[0]
-        mine = output.node is not None and not is_view(output.node)
-        returned = self.name(output) if mine else self.copied(self.name(output))
-        places = dict.fromkeys(self.places.values())
-        given = ", ".join([*self.given, *places])
-        head = [f'"""{title}"""', ""]
-        if self.imports:
-            head += [f"from numpy import {', '.join(sorted(self.imports))}", ""]
-        body = [f"def bind({given}):"]
-        width = max((len(code) for code, _ in self.setup), default=0)
-        body += [f"    {code:{min(width, 60)}}  # {note}" for code, note in self.setup]
-        arguments = ", ".join(self.name(v) for v in self.program.arguments)
-        body += ["", f"    def step({arguments}):"]
-        width = max((len(code) for code, _ in self.lines), default=0)
-        self.first_line = len(head) + len(body) + 1
-        body += [f"        {code:{min(width, 60)}}  # {note}" for code, note in self.lines]
-        body += [f"        return {returned}", "", "    return step", ""]
-        return "\n".join(head + body)
+        name = self.name(output)
+        if output.node is not None and not is_view(output.node) and not is_opaque(output.node):
+            return name
+        return f"{self.give('copied', np.array)}({name})[()]"
 
 
-def is_number(value):
-    """Whether an operand is a plain number."""
-    return isinstance(value.const, (int, float, np.generic)) and not isinstance(value.const, bool)
+def plain(const):
+    """A number, a string or None as text."""
+    if isinstance(const, float) and not np.isfinite(const):
+        return f"float('{float(const)}')"
+    return repr(const)
 
 
-def comment(node):
-    """Where a line came from: the user's line and the operation or rule."""
-    return f"{node.line}  {node.note}".strip()
+def with_silence(s, lines):
+    """The lines, those within one `with np.errstate(...)` of the user's under such a header."""
+    made, before = [], ()
+    for code, note, silenced in lines:
+        if silenced and silenced != before:
+            kinds = ", ".join(f"{k}={v!r}" for k, v in silenced)
+            made.append((f"with {s.numpy('errstate')}({kinds}):", "", ()))
+        made.append((f"    {code}" if silenced else code, note, ()))
+        before = silenced
+    return made
+
+
+def handed_on(arguments, forward, backward):
+    """What `step` computes and `backward` reads, other than what stands in the memory of both."""
+    assigned = [m.group(1) for code, *_ in forward if (m := re.match(r"(\w+) = ", code))]
+    read = {word for code, *_ in backward for word in re.findall(r"\w+", code)}
+    return [name for name in dict.fromkeys([*arguments, *assigned]) if name in read]
+
+
+def without_dead(setup, lines):
+    """The setup without names that nobody uses."""
+    used = {word for code, *_ in lines for word in re.findall(r"\w+", code)}
+    kept = []
+    for code, note in reversed(setup):
+        name, equal, rest = code.partition(" = ")
+        if not equal or name in used:
+            used.update(re.findall(r"\w+", rest if equal else code))
+            kept.append((code, note))
+    return kept[::-1]
+
+
+def with_comments(lines):
+    """Lines with their comments in one column."""
+    width = min(60, max((len(code) for code, note in lines if note), default=0))
+    return [f"{code:{width}}  # {note}" if note else code for code, note in lines]

@@ -39,19 +39,32 @@ class Everything(dict):
     def __contains__(self, key):
         return True
 
+    def __bool__(self):
+        return True
+
+    def __or__(self, other):
+        return self
+
 
 class Rows(list):
-    """Rows that remember the user's line from which they came, and in whose rule they were made."""
+    """Rows that remember the user's line from which they came, and in whose rule they were made.
+
+    `silenced` says which floating-point errors are ignored (or raised) for a row, other than
+    outside of the function: the body of a `with np.errstate(...)`.
+    """
 
     def __init__(self):
         super().__init__()
-        self.lines, self.notes = [], []
+        self.lines, self.notes, self.silenced = [], [], []
         self.rule = None  # (line, note) while the rule of a row is running
+        self.outside = np.geterr()
 
     def append(self, row):
         line, note = self.rule or (user_line(), "")
+        now = np.geterr()
         self.lines.append(line)
         self.notes.append(note)
+        self.silenced.append({k: v for k, v in now.items() if v != self.outside[k]})
         super().append(row)
 
 
@@ -65,11 +78,27 @@ class TracingTape(Tape):
         self.training = training
         self.rows = Rows()
         self.sources = Everything()
+        self.arguments = []  # pairs (value, name)
         self.constants = {}  # id -> values that stand for constant arrays
         self.slopes = []  # pairs (gradient, of which value), to name them
+        self.lines = {}  # id of an output -> the user's line
 
     def tracks(self, t):
         return type(t) is Tensor
+
+    def leaves(self):
+        """The leaf Tensors that the rows read, which nothing here computes."""
+        made = {id(row[4]) for row in self.rows} | {id(t) for t, _ in self.arguments}
+        made |= set(self.constants)
+        found = {id(t): t for row in self.rows for t in row[1] if type(t) is Tensor}
+        return [t for key, t in found.items() if key not in made]
+
+    def arrays(self):
+        """The arrays that the rows read as they are, and those that they look into."""
+        given = [a for row in self.rows for part in (row[1], row[3]) for a in leaves(part)]
+        given += [t.data for t in self.constants.values()]
+        found = [a for a in given if isinstance(a, np.ndarray)]
+        return found + [a.base for a in found if isinstance(a.base, np.ndarray)]
 
     def plain_call(self, function, args, kwargs):
         """Record a function without gradient."""
@@ -79,7 +108,7 @@ class TracingTape(Tape):
         if function in RAGGED:
             raise refused(f"{name}, whose result has a shape that depends on the values")
         n = max((i + 1 for i, a in enumerate(args) if type(a) is Tensor), default=0)
-        if any(type(v) is Tensor for v in kwargs.values()) or n == 0:
+        if any(type(t) is Tensor for t in leaves((args[n:], kwargs))) or n == 0:
             raise refused(f"{name} with a recorded value inside a list or a keyword")
         if isinstance(function, np.ufunc):
             n = function.nin
@@ -90,9 +119,10 @@ class TracingTape(Tape):
 
     def going_back(self, operation, output, g):
         """The rule of a row begins: what it computes belongs to the line of that row."""
-        place = next((k for k, row in enumerate(self.rows) if row[4] is output), None)
-        line = "" if place is None else self.rows.lines[place]
-        self.rows.rule = (line, f"rule of {operation.name}")
+        rows = self.rows
+        for row, line in zip(rows[len(self.lines) :], rows.lines[len(self.lines) :]):
+            self.lines[id(row[4])] = line
+        rows.rule = (self.lines.get(id(output), ""), f"rule of {operation.name}")
         if type(g) is Tensor:
             self.slopes.append((g, output))
 
@@ -121,6 +151,21 @@ class TracingTape(Tape):
         """Refuse to read out a value that may be another one the next time."""
         raise refused(f"{how} of a value")
 
+    def refuse(self, what):
+        """Refuse what has no fixed place in a program."""
+        raise refused(what)
+
+
+def leaves(tree):
+    """Everything in nested tuples, lists, dicts and slices."""
+    if isinstance(tree, slice):
+        tree = (tree.start, tree.stop, tree.step)
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if not isinstance(tree, (tuple, list)):
+        return [tree]
+    return [leaf for part in tree for leaf in leaves(part)]
+
 
 stopped = Operation("detach", lambda x: x, [None])
 
@@ -135,7 +180,7 @@ def refused(what):
     return CannotCompileError(
         f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, because "
         "it would stay as it is now. Use np.where or a product with a mask instead of a branch, "
-        "or leave this part outside of compiled."
+        "Tensor(a)[t] to look values up in an array, or leave this part outside of compiled."
     )
 
 

@@ -22,4 +22,4 @@ class Trainer:
 
     def update(self):
         """Change the parameters by the gradients of the last step."""
-        self.prepared.run(self.found)
+        self.prepared.run(self.found, gathered=True)

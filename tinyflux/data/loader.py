@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_callable, as_integer
+from ..checks import as_callable, as_flag, as_integer, shown
 from ..seeding import generator
 from .structure import arrays, treemap
 
@@ -87,8 +87,8 @@ class DataLoader:
                 stacklevel=2,
             )
             self.batchsize = self._n
-        self.shuffle = bool(shuffle)
-        self.partial = bool(partial)
+        self.shuffle = as_flag(shuffle, "shuffle")
+        self.partial = as_flag(partial, "partial")
         self.rng = None if rng is None else generator(rng)
         self.collate = None if collate is None else as_callable(collate, "collate")
         # Where the latest iteration is: its order (None: as in the data) and its next batch.
@@ -166,8 +166,12 @@ class DataLoader:
         >>> [batch.tolist() for batch in loader]
         [[20], [30]]
         """
+        if not isinstance(state, dict) or not {"order", "next", "rng"} <= state.keys():
+            raise TypeError(f"the state must be what state() returned; got {shown(state)}")
         order, at = state["order"], as_integer(state["next"], "next", least=0)
         order = None if order is None else np.array(order)
+        if order is not None and (order.ndim != 1 or order.dtype.kind not in "iu"):
+            raise TypeError(f"the order in the state must be whole numbers; got {shown(order)}")
         begun = at < len(self)
         fits = {
             "number of batches": at <= len(self),
@@ -230,6 +234,10 @@ class ncycle:
     """
 
     def __init__(self, data: Iterable[Any], n: int):
+        if not np.iterable(data):
+            raise TypeError(
+                f"ncycle: data is {shown(data)}, but it must be something to go through"
+            )
         self.data = data
         self.n = as_integer(n, "n", least=0)
         if iter(data) is data and self.n > 1:

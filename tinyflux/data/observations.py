@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_integer
+from ..checks import as_array, as_flag, as_integer, shown
 from ..seeding import generator
 from .structure import arrays, treemap
 
@@ -69,7 +69,7 @@ def splitobs(
             f"splitobs: at={at!r} cuts {n} observations into parts of {sizes}; "
             "each needs at least one observation"
         )
-    if shuffle:
+    if as_flag(shuffle, "splitobs: shuffle"):
         whole = _shuffled(whole, n, rng)
     ends = np.cumsum(sizes).tolist()
     return tuple(_slices(whole, [0, *ends[:-1]], ends))
@@ -142,6 +142,8 @@ def batch(observations: Sequence[Any]) -> Any:
     >>> x.shape, y
     ((3, 2), array([0, 1, 1]))
     """
+    if not np.iterable(observations):
+        raise TypeError(f"batch: got {shown(observations)}, but a list of observations is needed")
     observations = list(observations)
     if not observations:
         raise ValueError("batch: got no observation, but at least one is needed")
@@ -149,7 +151,8 @@ def batch(observations: Sequence[Any]) -> Any:
 
 
 def _stack(*entries: Any) -> np.ndarray:
-    shapes = {np.shape(entry): None for entry in entries}
+    entries = tuple(as_array(entry, "batch") for entry in entries)
+    shapes = {entry.shape: None for entry in entries}
     if len(shapes) > 1:
         listed = ", ".join(map(str, shapes))
         raise ValueError(f"batch: got shapes {listed}, but all observations must have one shape")

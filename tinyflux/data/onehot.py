@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
+
+from ..checks import as_array, numeric, shown
 
 __all__ = ["onecold", "onehot", "onehotbatch"]
 
@@ -99,6 +101,9 @@ def onehotbatch(
 def _encode(ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLike) -> np.ndarray:
     """The rows of `onehotbatch`, for `ys` of any shape."""
     known = _listed(labels)
+    for label in (*ys.ravel().tolist(), default):
+        if not isinstance(label, Hashable):
+            raise TypeError(f"a label is {shown(label)}, but it must be a number, a string, ...")
     # A dict compares as Python does, so 1 is never "1", whatever array the labels would make.
     place = {label: i for i, label in enumerate(known)}
     if len(place) < len(known):
@@ -123,16 +128,20 @@ def _encode(ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLike) -> np.n
 
 def _listed(labels: Any) -> list[Any]:
     """The labels as a list of plain Python values."""
-    if isinstance(labels, (set, frozenset)) or not hasattr(labels, "__len__"):
+    if (
+        isinstance(labels, (set, frozenset))
+        or not np.iterable(labels)
+        or not hasattr(labels, "__len__")
+    ):
         raise TypeError(
-            f"labels is {labels!r} ({type(labels).__name__}), but it must list all labels in "
+            f"labels is {shown(labels)}, but it must list all labels in "
             "order, as range(10) or ['cat', 'dog'] does"
         )
     known = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
     known = [label.item() if isinstance(label, np.generic) else label for label in known]
     if not known:
         raise ValueError("labels is empty, but at least one label is needed")
-    if any(isinstance(label, (list, np.ndarray)) for label in known):
+    if any(np.ndim(label) or not isinstance(label, Hashable) for label in known):
         raise TypeError("labels has an entry that is an array or a list, but a label is a scalar")
     if any(label != label for label in known):
         raise ValueError("labels has a NaN, which is equal to nothing, so it cannot be a label")
@@ -171,7 +180,8 @@ def onecold(y: ArrayLike, labels: Sequence[Any] | np.ndarray | None = None) -> A
     >>> onecold([[0.1, 0.7, 0.2], [0.5, 0.0, 0.5]], ["a", "b", "c"])
     array(['b', 'a'], dtype='<U1')
     """
-    scores = y if hasattr(y, "__array_function__") else np.asarray(y)
+    kept = hasattr(y, "__array_function__") and not isinstance(y, np.ma.MaskedArray)
+    scores = numeric(y if kept else as_array(y, "onecold"), "onecold")
     if np.ndim(scores) == 0 or np.shape(scores)[-1] == 0:
         raise ValueError(
             f"onecold: got shape {np.shape(scores)}, but the last axis must be classes"

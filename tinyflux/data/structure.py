@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import shown
+
 __all__ = ["arrays", "treemap"]
 
 
@@ -63,6 +65,8 @@ def arrays(data: Any, who: str) -> tuple[Any, int]:
 
 
 def _as_array(entry: Any, who: str) -> np.ndarray:
+    if isinstance(entry, np.ma.MaskedArray):
+        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
     try:
         array = np.asarray(entry)
     except ValueError as error:
@@ -71,7 +75,7 @@ def _as_array(entry: Any, who: str) -> np.ndarray:
         ) from None
     if array.ndim == 0:
         raise TypeError(
-            f"{who}: got {entry!r} ({type(entry).__name__}), which has no axis of observations; "
+            f"{who}: got {shown(entry)}, which has no axis of observations; "
             "wanted arrays of at least one dimension, or a tuple or dict of them"
         )
     return array

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checks import as_flag
+
 __all__ = ["Split", "digits", "iris"]
 
 
@@ -65,6 +67,7 @@ def digits(flat: bool = True) -> Split:
       *.:*
       .*:
     """
+    flat = as_flag(flat, "digits: flat")
     stored = _read("digits.npz")
     x = stored["pixels"].astype(np.float32) / np.float32(16)
     return _split(x if flat else x.reshape(-1, 8, 8), stored["labels"].astype(np.int64))

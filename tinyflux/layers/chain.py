@@ -90,7 +90,12 @@ class Chain:
             if self.names:
                 return Chain(**dict(zip(self.names[i], self.layers[i], strict=True)))
             return Chain(*self.layers[i])
-        return self.layers[i]
+        try:
+            return self.layers[i]
+        except (IndexError, TypeError) as error:
+            raise type(error)(
+                f"Chain: {i!r} is not the place of a layer; there are {len(self)}, counted from 0"
+            ) from None
 
     def __len__(self):
         return len(self.layers)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..activations import identity
-from ..checks import as_operand
+from ..checks import as_callable, as_flag, as_operand
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
 from ..ops.nn import dense
@@ -54,6 +54,8 @@ class Dense:
                 raise TypeError(f"Dense: {name} must be a positive whole number, got {n!r}")
         if not callable(activation):
             raise TypeError(f"Dense: the activation must be a function, got {activation!r}")
+        as_callable(init, "Dense: init")
+        bias = as_flag(bias, "Dense: bias")
         self.weight = Tensor(init(n_in, n_out))
         if self.weight.shape != (n_in, n_out):
             raise ValueError(f"Dense: init gave shape {self.weight.shape} for {(n_in, n_out)}")

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..checks import as_array, numeric
+from ..errors import ShapeError
 from ..ops.random import dropout_mask
 from ..seeding import generator
 from ..tensor import Tensor
@@ -41,17 +43,21 @@ class Dropout:
         if not isinstance(p, (int, float, np.floating)) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability, got {p!r}")
         self.p = p if isinstance(p, int) else float(p)
+        if axis is not None and not all(is_whole(a) for a in listed(axis)):
+            raise TypeError(f"Dropout: axis is a whole number or a tuple of them, got {axis!r}")
         self.axis = axis
         self.rng = None if rng is None else generator(rng)
         self.mode = None
 
     def __call__(self, x):
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = x if isinstance(x, Tensor) else numeric(as_array(x, repr(self)), repr(self))
         if self.p == 0 or not training(self):
             return x
         shape = np.shape(x)
         if self.axis is not None:
-            drawn = {a % len(shape) for a in np.atleast_1d(self.axis).tolist()}
+            if not all(-len(shape) <= a < len(shape) for a in listed(self.axis)):
+                raise ShapeError(repr(self), f"got x with shape {shape}, which has no such axis.")
+            drawn = {a % len(shape) for a in listed(self.axis)}
             shape = tuple(n if i in drawn else 1 for i, n in enumerate(shape))
         dtype = np.result_type(x)
         dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
@@ -59,3 +65,12 @@ class Dropout:
 
     def __repr__(self):
         return constructor(self, self.p, **({} if self.axis is None else {"axis": self.axis}))
+
+
+def listed(axis):
+    """One axis, or several, as a tuple."""
+    return tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+
+
+def is_whole(n):
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool)

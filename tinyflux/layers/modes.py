@@ -1,5 +1,8 @@
 """Training and test mode of the layers that behave differently in them (Dropout, ...)."""
 
+import numpy as np
+
+from ..checks import shown
 from ..tape import recording
 from ..walking import reachable
 
@@ -25,11 +28,12 @@ def testmode_(model, mode=True):
     >>> sorted(set(m(np.ones(100)).tolist()))
     [0.0, 2.0]
     """
-    if mode not in (True, False, "auto"):
-        raise ValueError(f'testmode_: mode must be True, False or "auto", got {mode!r}')
+    auto = isinstance(mode, str) and mode == "auto"
+    if not auto and not isinstance(mode, (bool, np.bool_)):
+        raise ValueError(f'testmode_: mode must be True, False or "auto", got {shown(mode)}')
     for _, layer in reachable(model):
         if hasattr(layer, "mode"):
-            layer.mode = None if mode == "auto" else not mode
+            layer.mode = None if auto else not mode
     return model
 
 
@@ -45,7 +49,7 @@ def trainmode_(model, mode=True):
     >>> m(np.ones(2)), flux.trainmode_(m)(np.ones(2)), flux.trainmode_(m, "auto")(np.ones(2))
     (array([1., 1.]), array([0., 0.]), array([1., 1.]))
     """
-    return testmode_(model, mode if mode == "auto" else not mode)
+    return testmode_(model, not mode if isinstance(mode, (bool, np.bool_)) else mode)
 
 
 testmode_.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's

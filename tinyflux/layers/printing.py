@@ -31,7 +31,7 @@ def summary(model):
     width = max(len(line) for line, _ in lines)
     tensors = [t for _, t in named_tensors(model)]
     size = sum(t.data.nbytes for t in tensors)
-    frozen = sum(t.size for t in tensors if not t.trainable)
+    frozen = sum(t.size for t in tensors if not getattr(t, "trainable", True))
     total = f"{len(tensors)} arrays, {size / 1024:.1f} KiB"
     if frozen:
         total += f", {frozen:_} of them frozen"

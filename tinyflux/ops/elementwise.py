@@ -19,7 +19,7 @@ LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
 rule(np.add, lambda g, y: g, lambda g, y: g)
 rule(np.subtract, lambda g, y: g, lambda g, y: -g)
 rule(np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
-rule(np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b, domain=POSITIVE)
+rule(np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -(g / b) * y, domain=POSITIVE)
 rule(np.remainder, lambda g, y: g, lambda g, y, a, b: -g * np.floor_divide(a, b), domain=POSITIVE)
 rule(np.positive, lambda g, y: g)
 rule(np.negative, lambda g, y: -g)
@@ -122,7 +122,18 @@ rule(np.sinc, sinc_slope)
 
 # ------------------------------------------------------------------------------- kinks
 
-rule(np.absolute, lambda g, y, x: g * np.sign(x))  # 0 at 0
+
+def absolute_slope(g, y, x):
+    """sign(x), 0 at 0."""
+    if x.dtype.kind == "c":
+        raise TypeError(
+            "absolute: complex numbers have no gradient here; compute with the real and imaginary "
+            "parts as two arrays, np.hypot(re, im)"
+        )
+    return g * np.sign(x)
+
+
+rule(np.absolute, absolute_slope)
 rule(np.fabs, lambda g, y, x: g * np.sign(x))
 
 
@@ -147,7 +158,7 @@ for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
 )
 def clamp(x, low, high):
     """min(max(x, low), high); the slope is 1 in the closed interval (at the bounds, too)."""
-    return np.clip(x, low, high)
+    return np.minimum(np.maximum(x, low), high)
 
 
 @composed(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..primitive import composed, primitive, sample, without_gradient
+from ..tape import recording
 from ..tensor import Tensor
 
 BASIC = (int, slice, type(None), type(Ellipsis), np.integer)
@@ -96,6 +97,16 @@ def pick(x, *arrays, index):
     return x[filled(index, arrays)]
 
 
+def picked(x, index):
+    """x[index], whether or not a part of the index is recorded."""
+    arrays = pulled_out(index)
+    if arrays:
+        if any(t.dtype == bool for t in arrays):
+            recording().refuse("x[mask], whose result has a shape that depends on the values,")
+        return pick(x, *arrays, index=with_holes(index))
+    return getitem(x, index=index)
+
+
 def along(axis, n, indices):
     """The index tuple that takes `indices` along one axis."""
     axis %= n
@@ -112,14 +123,13 @@ def along(axis, n, indices):
     ],
 )
 def take(x, indices, axis=None, mode="raise"):
-    indices = np.asarray(indices)
+    indices = indices if type(indices) is Tensor else np.asarray(indices)
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     n = np.shape(x)[axis]
-    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": np.clip(indices, 0, n - 1)}[
-        mode
-    ]
-    return getitem(x, index=along(axis, np.ndim(x), indices))
+    if mode != "raise":
+        indices = indices % max(n, 1) if mode == "wrap" else np.clip(indices, 0, n - 1)
+    return picked(x, along(axis, np.ndim(x), indices))
 
 
 @composed(
@@ -151,7 +161,7 @@ def take_along_axis(x, indices, axis=-1):
         shape = [1] * np.ndim(x)
         shape[i] = n
         grid.append(indices if i == axis else np.arange(n).reshape(shape))
-    return getitem(x, index=tuple(grid))
+    return picked(x, tuple(grid))
 
 
 @composed(np.sort, samples=[sample((5,)), sample((3, 4), axis=0), sample((3, 4), axis=None)])

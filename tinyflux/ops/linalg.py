@@ -147,7 +147,7 @@ def sign_and_logdet(x):
 )
 def slogdet(a):
     both = sign_and_logdet(a)
-    return result_like(np.linalg.slogdet, both.data[..., 0], both[..., 1])
+    return result_like(np.linalg.slogdet, np.sign(both[..., 0]), both[..., 1])
 
 
 def eigh_slope(g, y, x, *, UPLO="L"):

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..checks import numeric
 from ..primitive import OPERATIONS, fused, primitive, sample
 from ..tensor import Tensor
 
@@ -34,7 +35,9 @@ def needs_axes(x, name):
     x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
-    return x.astype(np.float64) if x.dtype.kind in "iub" else x
+    if x.size == 0 and x.shape[-1] == 0:
+        raise ValueError(f"{name}: got shape {x.shape}, which has no classes on the last axis")
+    return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
 
 
 @primitive(lambda g, y, *, axis=-1: y * (g - sums(g * y, axis)), samples=CLASSES)

@@ -178,7 +178,9 @@ def einsum_joint(g, y, arrays, live, subscripts, **_):
             if c not in known:
                 parts.append(c)
                 operands.append(np.ones(sizes.get(c, 1), dtype))
-        found.append(np.einsum(",".join(parts) + "->" + target, *operands, optimize=True))
+        d = np.einsum(",".join(parts) + "->" + target, *operands, optimize=True)
+        shape = np.broadcast_shapes(np.shape(d), np.shape(arrays[k]))  # others may have length 1
+        found.append(d if np.shape(d) == shape else np.broadcast_to(d, shape))
     return found
 
 
@@ -210,6 +212,7 @@ def einsum_sample(subscripts, *shapes):
         einsum_sample("iij,jk->k", (3, 3, 2), (2, 4)),
         einsum_sample("i,j->ij", (2,), (3,)),
         einsum_sample("ij,i->j", (2, 3), (2,)),
+        einsum_sample("i,ji->j", (3,), (3, 1)),
         sample((2, 3), (3, 4), by=lambda f, a, b: f(a, [0, 1], b, [1, 2], [0, 2])),
     ],
 )

@@ -65,7 +65,8 @@ for extremum in {np.max, np.min, np.amax, np.amin}:
 
 def deviation(x, axis, where=True):
     """x minus its mean."""
-    return x - np.mean(x, axis=axis, keepdims=True, where=where)
+    only = {} if where is True else {"where": where}
+    return x - np.mean(x, axis=axis, keepdims=True, **only)
 
 
 def var_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):

@@ -60,7 +60,8 @@ class ADAM(UpdateRule):
         root = sqrt((1 - b2**t) / (1 - b2))
         return b1, b2, self.eps * root, self.lr * root * (1 - b1) / (1 - b1**t)
 
-    def delta(self, x, g, u, m, v, b1, b2, eps, rate):
+    def direction(self, x, g, u, m, v, b1, b2, eps, rate):
+        """The step without its last factor, `rate`."""
         m *= b1
         m += g
         v *= b2
@@ -68,6 +69,9 @@ class ADAM(UpdateRule):
         np.sqrt(v, out=u)
         u += eps
         np.divide(m, u, out=u)
+
+    def delta(self, x, g, u, m, v, b1, b2, eps, rate):
+        ADAM.direction(self, x, g, u, m, v, b1, b2, eps, rate)
         u *= rate
 
 

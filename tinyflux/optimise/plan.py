@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 BLOCK = 32768  # elements; smaller parameters share a group
+LARGE = 131072  # elements; from here on BLAS does the last two passes of a step in one
 FLUSH = 100  # steps between two looks for moments that fade into the subnormal numbers
 
 
@@ -31,6 +32,15 @@ _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
 
 def _blocks(size: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
+    """BLAS's y += a x for rules that say their `direction`; None for others."""
+    if "direction" not in vars(type(rule)) or dtype.char not in "fd":
+        return None
+    from scipy.linalg import blas  # only large parameters need it, and it is slow to import
+
+    return blas.saxpy if dtype.char == "f" else blas.daxpy
 
 
 class Group:
@@ -125,6 +135,8 @@ class Lane:
             blocks = [self._block(w, stage, out, leaves, plan) for w in _blocks(group.size)]
             self.stages.append(blocks)
             self.inputs.append(out)
+        one = len(leaves) == 1 and self.home and group.size >= LARGE
+        self.axpy = _axpy(leaves[0], group.dtype) if one else None
 
     def _block(
         self, where: slice, stage: list[int], out: Any, leaves: tuple, plan: "Plan"
@@ -155,6 +167,9 @@ class Lane:
 
     def run(self, leaves: tuple, stage: int, gradients: Sequence[np.ndarray]) -> None:
         """Run a stage block by block; the last one subtracts."""
+        if self.axpy is not None:
+            self.run_large(self.axpy, leaves[0], gradients[self.member].reshape(-1))
+            return
         flat, subtract = self.inputs[stage], stage == len(self.stages) - 1 and not self.remote
         if flat is None:
             flat = gradients[self.member].reshape(-1)
@@ -165,6 +180,13 @@ class Lane:
                 g = rest[0]
             if subtract:
                 x -= g
+
+    def run_large(self, axpy: Callable[..., Any], rule: Any, flat: np.ndarray) -> None:
+        """Block by block: the direction, and x -= rate * direction in a single pass."""
+        direction, rate = type(rule).direction, -float(self.constants[0][-1])
+        for where, x, ((_, _, rest),) in self.stages[0]:
+            direction(rule, x, flat[where], *rest)
+            axpy(rest[0], x, a=rate)
 
 
 class Plan:
@@ -228,11 +250,13 @@ class Plan:
                     f"{x.shape} and {x.dtype}; both must agree."
                 )
 
-    def run(self, leaves: tuple, gradients: Sequence[np.ndarray], n: int) -> None:
-        """Update all parameters once; `n` is the number of this call."""
-        for part, i in self.gather:
-            if gradients[i] is not part:
-                part[...] = gradients[i]
+    def run(self, leaves: tuple, gradients: Sequence[Any], n: int, gathered: bool = False) -> None:
+        """Update all parameters once; `n` is the number of this call.
+
+        `gathered` says that the gradients have been written to their `places`.
+        """
+        for part, i in () if gathered else self.gather:
+            part[...] = gradients[i]
         for part, x in self.copies:
             part[...] = x
         if self.clips and self.stages[0]:  # refuse what is not finite before a moment has changed

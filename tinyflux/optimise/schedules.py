@@ -18,11 +18,12 @@ The formulas are those of ParameterSchedulers.jl, which go with Flux.
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from math import asin, ceil, cos, pi, sin
+from math import asin, ceil, cos, isfinite, pi, sin
 from typing import Annotated, Any
 
 import numpy as np
 
+from tinyflux.checks import as_callable, as_number, shown
 from tinyflux.optimise.fields import Declared, Flag, Law, Period, Positive, Unit
 
 
@@ -49,6 +50,17 @@ def _stages(value: Any) -> int | tuple[int, ...]:
 
 Stages = Annotated[
     Any, Law(_stages, lambda v: np.size(v) > 0 and np.min(v) >= 1, "steps >= 1, a number or a list")
+]
+
+
+Function = Annotated[Any, Law(lambda s: s, callable, "a schedule, or any function of the step")]
+Given = Annotated[
+    Any,
+    Law(
+        lambda v: None if v is None else as_number(v, "value"),
+        lambda v: v is None or isfinite(v),
+        "a finite number, or None",
+    ),
 ]
 
 
@@ -209,8 +221,8 @@ class OneCycle(Schedule):
 
     nsteps: Period
     maxval: float
-    startval: Any = None
-    endval: Any = None
+    startval: Given = None
+    endval: Given = None
     percent_start: Unit = 0.25
 
     def __call__(self, t: int) -> float:
@@ -232,7 +244,7 @@ class Loop(Schedule):
     [1.0, 0.5, 1.0]
     """
 
-    schedule: Callable[[int], float]
+    schedule: Function
     period: Period
 
     def __call__(self, t: int) -> float:
@@ -252,6 +264,15 @@ class Sequence(Schedule):
     """
 
     def __init__(self, *stages: tuple[Callable[[int], float], int]) -> None:
+        if not stages:
+            raise TypeError("Sequence: got no stage; wanted pairs such as (Exp(0.1, 0.5), 10)")
+        for stage in stages:
+            if not (isinstance(stage, (tuple, list)) and len(stage) == 2 and callable(stage[0])):
+                raise TypeError(
+                    f"Sequence: got {shown(stage)}; wanted a pair of a schedule and its steps, "
+                    "such as (Exp(0.1, 0.5), 10)"
+                )
+            as_number(stage[1], "Sequence: the steps of a stage")
         self._stages = stages
 
     def __call__(self, t: int) -> float:
@@ -289,6 +310,12 @@ class Scheduler:
     """
 
     def __init__(self, opt: Any, schedule: Callable[[int], float], field: str = "lr") -> None:
+        if not isinstance(field, str) or not hasattr(opt, field) or isinstance(opt, type):
+            raise TypeError(
+                f"Scheduler: {shown(opt)} has no field {field!r}; wanted a rule such as ADAM(), "
+                "or the place in a chain, as in Scheduler(opt[1], schedule)"
+            )
+        as_callable(schedule, "Scheduler: schedule")
         self.opt, self.schedule, self.field, self.t = opt, schedule, field, 0
         self()
 

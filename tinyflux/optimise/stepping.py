@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflux.checks import as_array, as_integer, numeric, shown
 from tinyflux.optimise import plan as planning
 from tinyflux.optimise.plan import Group, Plan, join
 
@@ -59,6 +60,8 @@ class Stepper:
         if len(arrays) != len(ids) or len(set(ids)) != len(ids):
             raise ValueError(f"Got {len(arrays)} arrays for {len(set(ids))} different parameters.")
         for i, x in enumerate(arrays):
+            if not isinstance(x, np.ndarray):
+                raise TypeError(f"Parameter {i} is {shown(x)}; wanted a writeable array of floats.")
             if x.dtype.kind != "f" or not x.flags.writeable:
                 what = f"of {x.dtype}" if x.dtype.kind != "f" else "read-only"
                 raise TypeError(f"Parameter {i} is {what}; wanted a writeable array of floats.")
@@ -160,8 +163,17 @@ class Stepper:
         self, leaves: tuple, key: Any, state: Mapping[str, Any], shape: tuple, dtype: np.dtype
     ) -> None:
         """Put back what `state` returned; {} forgets the key."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"The state must be a dict as state(key) gives it; got {shown(state)}.")
         if state and "t" not in state:
             raise ValueError("The state must have 't', the number of updates.")
+        counts = [
+            as_integer(state[k], f"state[{k!r}]", least=0) for k in ("t", "step") if k in state
+        ]
+        try:
+            weakref.ref(key)
+        except TypeError:
+            raise TypeError(f"A parameter is wanted as the key; got {shown(key)}.") from None
         moments, scales = [], []
         dtype = np.promote_types(dtype, np.float32)
         for prefix, leaf in zip(_prefixes(leaves), leaves, strict=True):
@@ -169,14 +181,18 @@ class Stepper:
             for name in names:
                 if name not in state or np.shape(state[name]) != shape:
                     raise ValueError(f"The state's {name!r} must be an array of shape {shape}.")
+                numeric(as_array(state[name], f"state[{name!r}]"), f"state[{name!r}]")
             moments.append([np.array(state[name], dtype).reshape(-1) for name in names])
-            scales.append(tuple(map(float, state.get(prefix + "scale", [1.0] * len(names)))))
+            scale = as_array(state.get(prefix + "scale", [1.0] * len(names)), "The state's scale")
+            if scale.shape != (len(leaf.moments) if state else 0,) or scale.dtype.kind not in "fiu":
+                raise ValueError(f"The state's 'scale' must be {len(names)} numbers.")
+            scales.append(tuple(map(float, scale)))
         if id(key) in self._entries:
             self.forget(id(key))
         if state:
-            t = int(state["t"])
+            t = counts[0]
             self._watch(key, Group([id(key)], [shape], dtype, t, moments, scales, _NEW))
-            self.calls = int(state.get("step", t))
+            self.calls = counts[-1]
 
     def states(self, leaves: tuple) -> tuple:
         """Everything, with the keys themselves, as pickle and deepcopy want it."""
@@ -217,10 +233,10 @@ class Prepared:
         """Whether nothing has changed since: the parameters, their groups, the chain."""
         return self.stepper._plans.get(self.ids) is self.plan
 
-    def run(self, gradients: Sequence[np.ndarray]) -> None:
-        """Update the parameters once."""
+    def run(self, gradients: Sequence[np.ndarray], gathered: bool = False) -> None:
+        """Update the parameters once; `gathered`: the gradients stand in their `places`."""
         stepper = self.stepper
-        stepper._quiet.run(self.plan.run, self.leaves, gradients, stepper.calls + 1)
+        stepper._quiet.run(self.plan.run, self.leaves, gradients, stepper.calls + 1, gathered)
         stepper.calls += 1
 
 

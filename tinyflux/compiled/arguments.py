@@ -1,0 +1,118 @@
+"""The arguments of a compiled function: which are data, and what makes two calls alike."""
+
+import re
+from types import MethodType
+
+import numpy as np
+
+from ..checks import as_operand
+from ..tensor import Tensor
+from .guards import PLAIN
+
+
+def is_data(a):
+    """Whether an argument is data that differs from call to call: an array, or a table of others.
+
+    Plain numbers, strings and flags are not: a function may branch on them.
+    """
+    kind = type(a)
+    if kind is np.ndarray or isinstance(a, np.generic):
+        return True
+    return kind is not Tensor and hasattr(kind, "__array__")
+
+
+def mapped(tree, of, path):
+    """A tuple, list or dict with `of(leaf, path)` in the place of every leaf."""
+    if isinstance(tree, tuple):
+        made = [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+        return type(tree)(*made) if hasattr(tree, "_fields") else tuple(made)
+    if isinstance(tree, list):
+        return [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+    if isinstance(tree, dict):
+        return {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()}
+    return of(tree, path)
+
+
+def plain_form(args, kwargs):
+    """Shapes and types of arguments that are arrays alone; None for others."""
+    if kwargs or not all(type(a) is np.ndarray for a in args):
+        return None
+    return [(a.shape, a.dtype) for a in args]
+
+
+def signature(args, kwargs):
+    """(what a recording depends on, the arrays in the order of `mapped`)."""
+    arrays, parts = [], []
+
+    def note(a):
+        kind = type(a)
+        if isinstance(a, (tuple, list)):
+            parts.append((kind, len(a)))
+            for part in a:
+                note(part)
+        elif isinstance(a, dict):
+            parts.append((kind, tuple(a)))
+            for part in a.values():
+                note(part)
+        elif is_data(a):
+            if not isinstance(a, np.generic):
+                a = as_operand(a, "compiled")  # refuses a masked array
+            arrays.append(a)
+            parts.append((np.shape(a), a.dtype))
+        else:
+            parts.append((kind, repr(a)) if isinstance(a, PLAIN) else Same(a))
+
+    for a in args:
+        if type(a) is np.ndarray:
+            arrays.append(a)
+            parts.append((a.shape, a.dtype))
+        else:
+            note(a)
+    if kwargs:
+        note(kwargs)
+    return tuple(parts), arrays
+
+
+class Same:
+    """An object that counts by identity, and is kept so that its identity stays its own."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __eq__(self, other):
+        return isinstance(other, Same) and self.thing is other.thing
+
+    def __hash__(self):
+        return id(self.thing)
+
+
+# ------------------------------------------------------------------------------- their names
+
+
+def argument_names(f, args):
+    """What the function calls its arguments."""
+    code = getattr(f, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code else ()
+    names = names[1:] if isinstance(f, MethodType) else names
+    return [names[i] if i < len(names) else f"x{i}" for i in range(len(args))]
+
+
+def closure(f):
+    """What a function names, for finding Tensors and calling them by their names."""
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return f
+    found = {n: f.__globals__[n] for n in code.co_names if n in f.__globals__}
+    for name, cell in zip(code.co_freevars, f.__closure__ or ()):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    return found
+
+
+def identifier(path):
+    """`['model'].layers[0].weight` as `model_layers_0_weight`."""
+    return re.sub(r"\W+", "_", path).strip("_") or "parameter"

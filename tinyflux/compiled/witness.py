@@ -1,0 +1,92 @@
+"""Who runs while a function is recorded, and whether it draws random numbers of its own."""
+
+import os
+import pickle
+import random
+import sys
+
+import numpy as np
+
+from ..errors import CannotCompileError
+from ..walking import parts
+from .guards import Watch
+from .trace import HERE, NUMPY
+
+STDLIB = os.path.dirname(os.__file__)
+# With one of these names in the code, any attribute may be meant.
+DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "__getattribute__"}
+DYNAMIC |= {"attrgetter", "asdict", "astuple"}
+
+
+class Witness:
+    """Sees which code runs in a block, and whether it draws random numbers of its own.
+
+    A profiler written in C cannot be put back once it was replaced: while one is running nothing is
+    seen, and then everything that can be reached counts as having run.
+    """
+
+    def __init__(self):
+        self.codes = {}  # id -> (code, the globals that it runs with)
+        self.drew = None
+        self.before = sys.getprofile()
+        self.blind = self.before is not None and not callable(self.before)
+
+    def __enter__(self):
+        if not self.blind:
+            sys.setprofile(self.see)
+        return self
+
+    def __exit__(self, *_):
+        if not self.blind:
+            sys.setprofile(self.before)
+
+    def see(self, frame, event, arg):
+        """What Python calls whenever a function is called."""
+        if event == "call":
+            self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
+        elif event == "c_call":
+            if isinstance(getattr(arg, "__self__", None), random.Random):
+                self.drew = "random"
+            elif arg is os.urandom:
+                self.drew = "a generator that was made without a seed"
+
+    def names(self):
+        """The names that the code looks up, attributes and globals; None if it may be any."""
+        found = set()
+        for code, _ in self.codes.values():
+            found.update(code.co_names)
+            theirs = code.co_filename.startswith((HERE, NUMPY)) or (
+                code.co_filename.startswith(STDLIB) and "site-packages" not in code.co_filename
+            )
+            if code is parts.__code__ or not (theirs or DYNAMIC.isdisjoint(code.co_names)):
+                return None
+        return found
+
+
+def random_states(*things):
+    """Where all random generators stand that can be reached from `things`, and NumPy's own."""
+    watcher = Watch(None)
+    watcher.run(things)
+    found = [np.random.mtrand._rand, *watcher.generators]
+    return [(g, state_of(g)) for g in found]
+
+
+def state_of(g):
+    """Where a random generator stands, as bytes."""
+    if isinstance(g, random.Random):
+        return pickle.dumps(g.getstate())
+    legacy = isinstance(g, np.random.RandomState)
+    return pickle.dumps(g.get_state(False) if legacy else getattr(g, "bit_generator", g).state)
+
+
+def refuse_draws(before, witness):
+    """Raise if random numbers were drawn that would be the same in every call."""
+    moved = [g for g, state in before if state_of(g) != state]
+    what = witness.drew
+    if moved:
+        what = "np.random" if moved[0] is np.random.mtrand._rand else "a Generator"
+    if what:
+        raise CannotCompileError(
+            f"the function draws from {what}, whose numbers would be the same in every call. Draw "
+            "before the call and pass the numbers as an argument, or use a layer such as Dropout."
+        )
