@@ -36,6 +36,17 @@ def poison(hot):
         a.fill(np.nan if a.dtype.kind == "f" else True if a.dtype.kind == "b" else 99)
 
 
+def steady(hot):
+    """A check that nothing was recorded since it was made, or since it was first called."""
+    seen = []
+
+    def check():
+        seen.append(hot.latest)
+        assert seen[0] is hot.latest
+
+    return check
+
+
 def agree(found, wanted, rtol=0.0):
     """Whether two results are equal: in type, shape and bits, or up to `rtol`."""
     if found is None or wanted is None:

@@ -1,12 +1,14 @@
 """Compiled equals eager on random programs, and on training step by step."""
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
-from tests.compiling import agree, agree_all, poison
+from tests.compiling import agree, agree_all, poison, steady
 from tests.programs import layers, program
 from tinyflux import losses
 from tinyflux.compiled import compiled
@@ -14,8 +16,17 @@ from tinyflux.compiled import compiled
 programs = st.lists(st.integers(0, 10_000), min_size=1, max_size=27)
 
 
-@settings(max_examples=80, derandomize=True, deadline=None)
+@pytest.fixture(scope="module")
+def no_garbage_collection():
+    """Hypothesis watches the collector: its code would count as having run while recording."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(programs, st.integers(0, 2**32 - 1))
+@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs(numbers, seed):
     rng = np.random.default_rng(seed)
@@ -23,6 +34,7 @@ def test_random_programs(numbers, seed):
     dense = layers()
     loss, ps = program(numbers, weights, dense), flux.params(weights, dense)
     hot, trained = compiled(loss), compiled(loss)
+    once, once_trained = steady(hot), steady(trained)
     for k in range(20):
         x, c = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
         given = (x, c, rng.integers(0, 3, 5), rng.random(5) < 0.5)
@@ -32,12 +44,13 @@ def test_random_programs(numbers, seed):
             agree(found, value, 1e-9)
             agree_all(grads, wanted.values(), 1e-8)
             give_back()
+            once_trained()
         agree(hot(*given), loss(*given), 1e-9)
+        once()
         poison(hot)
         poison(trained)
         for t in ps:
             t.data += 0.1 * rng.standard_normal(t.shape)
-    assert len(hot.recordings) == len(trained.recordings) == 1
 
 
 # --------------------------------------------------------------------------- training

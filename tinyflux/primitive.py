@@ -159,7 +159,10 @@ class Operation:
         """The names of the parameters of the NumPy function, in order."""
         from inspect import signature
 
-        return tuple(signature(self.public).parameters)
+        try:
+            return tuple(signature(self.public).parameters)
+        except ValueError:  # NumPy 2.0 does not say it of a function written in C
+            return tuple(f"x{i + 1}" for i in range(len(self.rules)))
 
     def from_call(self, args, kwargs):
         """A NumPy call `f(*args, **kwargs)` as (array operands, keyword parameters)."""

@@ -27,12 +27,22 @@ def compiled(f):
 
     Notes
     -----
-    The function runs once for each signature (shapes and types of the arguments, and whether it is
-    trained); what it prints or counts happens then only. Numbers, flags, arrays and layers that it
-    reaches through its closure, globals and attributes are watched: changed, it is recorded again.
-    Parameters may be changed in place. An array that is not an argument is read anew in each
-    call where it meets an argument or a parameter; what is computed from such arrays alone is
-    computed once.
+    The function runs once for each signature: shapes and types of arrays, values of plain numbers
+    and strings among the arguments, and whether it is trained. Values are those of the function
+    itself, bit for bit, except that sums over an axis of a matrix are computed as a product with
+    ones. Parameters may be changed in place. Numbers, flags, functions and layers that it reaches
+    through its closure, globals, attributes and classes are watched: changed, it is recorded again.
+    Random rows such as Dropout draw anew; other draws are refused.
+
+    What cannot be seen stays as it was recorded:
+
+    * What the function prints, counts or stores happens then only, and a state that it changes
+      itself (`self.calls += 1`, `next(iterator)`) stands still.
+    * An array that is not an argument is read anew where it meets an argument or a parameter.
+      What is computed from such arrays alone is computed once; up to 16 KiB they are compared
+      before each call, larger ones are not: pass them as arguments.
+    * `t.data` and `str(t)` of a value show what it was; use `detach(t)` to stop the gradient.
+    * The clock, files and the environment.
 
     Examples
     --------

@@ -215,6 +215,11 @@ class Compiled:
 
         def joint(g, y, now, live):
             if type(g) is Tensor or recording() is tape:  # recorded in turn: as f itself is
+                if any(hasattr(node.operation, "draws") for node in entry.program.nodes):
+                    raise CannotCompileError(
+                        f"{self.__name__} draws random numbers, which would be others in the "
+                        "second derivative: take it of the function that is not compiled"
+                    )
                 of_leaves = Pullback(lambda: self.f(*args, **kwargs), (Params(known),))(g)
                 slopes_now = [self.slope_towards(i, args, kwargs, g) for i in positions]
                 slopes_now += of_leaves.values()

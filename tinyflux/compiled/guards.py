@@ -182,9 +182,10 @@ class Watch:
     def instance(self, thing):
         """Any other object: its attributes and its class."""
         self.todo.append(type(thing))
-        scope = getattr(thing, "__dict__", {})
-        self.attributes(scope, self.label(thing), type(thing))
-        self.todo.append(scope.get("__wrapped__"))
+        scope = getattr(thing, "__dict__", None)
+        if scope is not None:
+            self.attributes(scope, self.label(thing), type(thing))
+            self.todo.append(scope.get("__wrapped__"))
         for kind in type(thing).__mro__:
             slots = vars(kind).get("__slots__", ())
             for slot in (slots,) if isinstance(slots, str) else slots:
@@ -201,9 +202,11 @@ class Watch:
             self.expect(shown, scope[name])
         if self.names is None:
             self.checks.append(f"len({place}) == {len(scope)}")
-        elif kind is not None and self.is_users(kind.__module__):
-            for name in sorted(n for n in self.names if hasattr(kind, n) and n not in scope):
-                self.checks.append(f"{name!r} not in {place}")
+        elif kind is not None:
+            users = [k for k in kind.__mro__ if self.is_users(k.__module__)]
+            for name in sorted(self.names.intersection(n for k in users for n in vars(k))):
+                if name not in scope and not name.startswith("__"):
+                    self.checks.append(f"{name!r} not in {place}")
 
     def function(self, f):
         """Watch what a function takes from outside."""

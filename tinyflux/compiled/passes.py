@@ -216,7 +216,7 @@ def sum_by_product(program):
                 length = x.shape[1 if first else 0]
                 product.output = Value(np.empty(length, x.dtype), node=product)
                 node.operation, node.operands = OPERATIONS[np.reshape], [product.output]
-                node.params = {"shape": node.output.shape}
+                node.params = {OPERATIONS[np.reshape].names[1]: node.output.shape}
                 kept += [product, node]
                 continue
             product.output = node.output
