@@ -7,6 +7,7 @@ import linecache
 import math
 import pickle
 import random
+import re
 import threading
 import time
 import traceback
@@ -354,10 +355,12 @@ class Slotted:
 class Layers(list):
     """A list that is a layer."""
 
+    scale = 1.0
+
     def __call__(self, x):
         for f in self:
             x = f(x)
-        return x
+        return x * self.scale
 
 
 @functools.lru_cache
@@ -373,6 +376,8 @@ def test_further_places_for_constants(monkeypatch):
     chain = Layers([np.tanh, np.sin])
     follows(chain, lambda: chain.append(np.cos), X)
     follows(chain, lambda: chain.__setitem__(0, np.exp), X)
+    follows(chain, set_attribute(chain, "scale", 2.0), X)
+    follows(chain, set_attribute(chain, "scale", 3.0), X)
     many = [float(i) for i in range(100)]
     follows(lambda x: x * many[50], lambda: many.__setitem__(50, -1.0), X)
     follows(lambda x: x * many[50] / (many[51] - 51.5), lambda: many.__setitem__(50, -2.0), X)
@@ -1015,6 +1020,7 @@ def test_a_gradient_inside_a_compiled_function_sees_the_parameters():
         agree(g, wanted[W], 1e-12)
         give_back()
         W.data += 0.5
+    assert re.search(r"# test_compiled_failures.py:\d+  mean\n", hot.source)  # not "rule of ..."
 
 
 # --------------------------------------------------------------------------- shapes of programs
@@ -1044,6 +1050,14 @@ def test_programs_with_a_trap(f):
     hot = compiled(loss)
     for k in range(3):
         agree_all(flux.gradient(hot, X + k), flux.gradient(loss, X + k), 1e-12)
+
+
+def test_the_sign_of_a_determinant_follows_the_argument():
+    f = lambda x: np.linalg.slogdet(x)[0] * np.sum(x)
+    hot = compiled(f)
+    for x in (X[:4], X[[1, 0, 2, 3]]):
+        agree(hot(x), f(x), 1e-12)
+        agree_all(flux.gradient(hot, x), flux.gradient(f, x), 1e-12)
 
 
 def test_a_kernel_of_the_users_that_returns_its_operand():
