@@ -267,13 +267,9 @@ class Run:
     def gradient(self, d):
         """The loss of a datum as a float, and the list of its gradients."""
         loss = self.loss
+        args, kwargs = called_with(d)
         try:
-            if type(d) is tuple:
-                pull = Pullback(lambda: loss(*d), (self.ps,))
-            elif isinstance(d, dict):
-                pull = Pullback(lambda: loss(**d), (self.ps,))
-            else:
-                pull = Pullback(lambda: loss(*d) if isinstance(d, tuple) else loss(d), (self.ps,))
+            pull = Pullback(lambda: loss(*args, **kwargs), (self.ps,))
         except TypeError as error:
             raise explained(error, loss, d, self.step) from None
         seed = one_like(pull.output)

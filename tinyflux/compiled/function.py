@@ -134,8 +134,6 @@ class Compiled:
         self.f = f
         self.recordings: OrderedDict = OrderedDict()
         self.latest = None
-        self.count = 0
-        self.weighted = None
 
     def __get__(self, thing, kind=None):
         """As a method: each object keeps a compiled function of its own."""
