@@ -1,6 +1,7 @@
 """Compiled equals eager on random programs, and on training step by step."""
 
 import gc
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -24,9 +25,33 @@ def no_garbage_collection():
     gc.enable()
 
 
+@pytest.fixture(scope="module", params=["whole arrays", "block by block"])
+def blocks(request):
+    """The second time every run of two elementwise rows is done two rows at a time, or three."""
+    module, kept = import_module("tinyflux.compiled.blocks"), {}
+    if request.param == "block by block":
+        kept = {k: getattr(module, k) for k in ("LARGE", "BLOCK", "SHORTEST")}
+        module.LARGE, module.BLOCK, module.SHORTEST = 1, 50, 2
+    yield
+    for k, value in kept.items():
+        setattr(module, k, value)
+
+
+def test_large_elementwise_runs_are_blocked_and_need_less_memory():
+    x = np.random.default_rng(0).standard_normal((1030, 512)).astype("f4")
+    hot = compiled(lambda x: np.mean(np.exp(-(np.tanh(x) ** 2)) * x))
+    value, (slope,) = flux.withgradient(hot, x)
+    wanted, (plain,) = flux.withgradient(hot.f, x)
+    assert value == wanted
+    np.testing.assert_array_equal(slope, plain)
+    assert "for i in range(0, 1030, 64):" in hot.source
+    sizes = [shape[0] for _, shape, _ in hot.latest.source.buffers]
+    assert sizes.count(64) > 1
+
+
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(programs, st.integers(0, 2**32 - 1))
-@pytest.mark.usefixtures("no_garbage_collection")
+@pytest.mark.usefixtures("no_garbage_collection", "blocks")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs(numbers, seed):
     rng = np.random.default_rng(seed)

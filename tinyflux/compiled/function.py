@@ -329,6 +329,9 @@ class Compiled:
         size = sum(int(np.prod(shape)) * dtype.itemsize for _, shape, dtype in buffers)
         print(f"  {'buffers':15} {len(buffers):5}, {size} bytes; in place: "
               f"{entry.source.in_place} rows")  # fmt: skip
+        for run in entry.source.memory.runs:
+            print(f"  {'block by block':15} {len(run.members):5} rows in one loop, over blocks "
+                  f"of {run.rows} of {run.length}")  # fmt: skip
         return size
 
     def save(self, path, opt=None):

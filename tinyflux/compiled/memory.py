@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .blocks import find_runs
 from .passes import function_of, is_elementwise, is_view
 
 # These reduce as `add.reduce(x, axis=...)`, which is quicker than `sum(x, axis=...)`.
@@ -35,6 +36,8 @@ class Memory:
         The views that are made once, because what they look into stays where it is.
     stored : dict
         Value -> the name of its buffer, as long as it is needed.
+    runs : list of Run
+        What is done block by block.
     """
 
     def __init__(self, program):
@@ -51,6 +54,15 @@ class Memory:
         kept = [v for v in program.results if v is not None]
         kept += [v for node in program.nodes if is_opaque(node) for v in node.operands]
         self.last.update(dict.fromkeys(map(self.root, kept), end))
+        self.runs = find_runs(program, self)
+        self.blocks = {v: (run.rows, *v.shape[1:]) for run in self.runs for v in run.local}
+        for run in self.runs:  # what every block reads is needed until the last of them
+            for v in {self.root(v) for v in run.operands() if not run.is_sliced(v)}:
+                self.last[v] = max(self.last.get(v, 0), run.stop - 1)
+
+    def shape(self, value):
+        """The shape of the buffer of a value: that of a block, if it lives only within a run."""
+        return self.blocks.get(value, value.shape)
 
     def root(self, value):
         """The Value in whose memory `value` stands."""
@@ -96,18 +108,19 @@ class Memory:
         out = node.output
         if is_elementwise(node):
             for v in node.operands:
-                fits = v in self.stored and v.shape == out.shape and v.dtype == out.dtype
-                if fits and self.last[v] == i:
+                fits = v in self.stored and self.shape(v) == self.shape(out)
+                if fits and v.dtype == out.dtype and self.last[v] == i:
                     return v
         return None
 
     def take(self, out):
         """The name of a free buffer that fits, or None."""
-        names = self.free.get((out.shape, out.dtype))
+        names = self.free.get((self.shape(out), out.dtype))
         return names.pop() if names else None
 
     def release(self, node, i):
         """Give back the memory of operands that are not needed any more."""
         for root in dict.fromkeys(map(self.root, node.operands)):
             if self.last.get(root) == i and root in self.stored:
-                self.free.setdefault((root.shape, root.dtype), []).append(self.stored.pop(root))
+                names = self.free.setdefault((self.shape(root), root.dtype), [])
+                names.append(self.stored.pop(root))

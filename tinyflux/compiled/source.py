@@ -168,9 +168,10 @@ class Source:
             return self.rename(out, self.name(over))
         name, free = self.name(out), memory.take(out)
         if free is None:
-            shape = self.literal(out.shape)
-            self.setup.append((f"{name} = {self.numpy('empty')}({shape}, {out.dtype.name!r})", ""))
-            self.buffers.append((name, out.shape, out.dtype))
+            shape = memory.shape(out)
+            made = f"{self.numpy('empty')}({self.literal(shape)}, {out.dtype.name!r})"
+            self.setup.append((f"{name} = {made}", ""))
+            self.buffers.append((name, shape, out.dtype))
         else:
             self.setup.append((f"{name} = {free}", "memory used again"))
         memory.stored[out] = free or name
@@ -191,10 +192,15 @@ class Source:
         for v in self.program.arguments:
             self.name(v)
         nodes, output = self.program.nodes, self.program.results[0]
-        self.turn = 0
+        self.turn = first = 0
+        starts = {run.start for run in self.memory.runs}
+        ends = {run.stop - 1: run for run in self.memory.runs}
         for i, node in enumerate(nodes):
+            first = len(self.lines) if i in starts else first
             self.write(node, i)
             self.memory.release(node, i)
+            if i in ends:
+                self.lines[first:] = self.in_blocks(ends[i], self.lines[first:])
             if node.output is output:
                 self.turn = len(self.lines)
         if not self.homes:
@@ -219,6 +225,26 @@ class Source:
         else:
             codes = [f"{self.name(out)} = {code}"]
         self.lines += [(c, f"{line}  {note}".strip(), silenced) for c in codes]
+
+    def in_blocks(self, run, lines):
+        """The lines of a run inside a loop over its blocks."""
+        i, silenced = self.fresh("i"), lines[0][2]
+        used = {word for code, *_ in lines for word in re.findall(r"\w+", code)}
+        parts = {}  # name of an array -> the name of its rows of this block
+        made = [f"for {i} in range(0, {run.length}, {run.rows}):"]
+        for v in dict.fromkeys([*run.operands(), *(node.output for node in run.members)]):
+            name = self.name(v) if run.is_sliced(v) else None
+            whole = v in run.local and run.length % run.rows == 0  # a block as it is
+            if name not in used or name in parts or whole:
+                continue
+            rows = f":{run.length} - {i}" if v in run.local else f"{i}:{i} + {run.rows}"
+            parts[name] = self.fresh(f"{name}_rows")
+            made.append(f"    {parts[name]} = {name}[{rows}]")
+        made = [(code, "block by block" if k == 0 else "", silenced) for k, code in enumerate(made)]
+        for code, *rest in lines:
+            inner = re.sub(r"\w+", lambda m: parts.get(m.group(), m.group()), code)
+            made.append((f"    {inner}", *rest))
+        return made
 
     # --------------------------------------------------------------------------- the text
 
