@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyflux import optimise as opts
-from tinyflux.optimise import ADAM, SGD, ClipNorm, ClipValue, Momentum, Optimiser, WeightDecay, plan
+from tinyflux.optimise import (
+    ADAM,
+    SGD,
+    ClipNorm,
+    ClipValue,
+    Momentum,
+    Optimiser,
+    WeightDecay,
+    groups,
+    plan,
+)
 from tinyflux.optimise.rule import UpdateRule
 
 
@@ -277,7 +287,7 @@ def test_blocks_and_groups_change_no_bit(sizes, block, make):
     with pytest.MonkeyPatch.context() as patch:
         results = []
         for size, together in [(block, True), (block, False), (10**6, True), (10**6, False)]:
-            patch.setattr(plan, "BLOCK", size)
+            patch.setattr(groups, "BLOCK", size)
             results.append(run(make(), [a.copy() for a in start], together=together))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -296,7 +306,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("block", [5, 10**6])
 def test_layouts_change_no_bit(rule, layout, block, monkeypatch):
-    monkeypatch.setattr(plan, "BLOCK", block)
+    monkeypatch.setattr(groups, "BLOCK", block)
     a = np.random.default_rng(0).standard_normal((4, 6))
     arrays = [LAYOUTS[layout](a.copy()), a.copy()]
     odd, plain = run(rule(), arrays), run(rule(), [a.copy(), a.copy()])
@@ -308,7 +318,7 @@ def test_gradients_of_any_layout():
     a, g = np.zeros((3, 4)), np.arange(12.0).reshape(4, 3).T
     for block in (2, 100):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(plan, "BLOCK", block)
+            patch.setattr(groups, "BLOCK", block)
             x = a.copy()
             stepped(SGD(1.0), [Key(x)], [g])
             np.testing.assert_array_equal(x, -g)
@@ -339,7 +349,7 @@ def test_the_array_of_a_key_may_be_replaced():
 @named
 @pytest.mark.parametrize("block", [3, 10**6])
 def test_nothing_else_is_written_to(rule, block, monkeypatch):
-    monkeypatch.setattr(plan, "BLOCK", block)
+    monkeypatch.setattr(groups, "BLOCK", block)
     base = np.ones(20)
     gradients = [np.full(8, 2.0), np.full((2, 2), 3.0)]
     for g in gradients:

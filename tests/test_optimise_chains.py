@@ -18,7 +18,7 @@ from tinyflux.optimise import (
     Optimiser,
     Scheduler,
     WeightDecay,
-    plan,
+    groups,
     schedules,
 )
 
@@ -107,7 +107,7 @@ def test_the_same_rule_in_two_optimisers_shares_no_state():
 
 @pytest.mark.parametrize("block", [2, 10**6])
 def test_clip_norm_per_array_and_whole(block, monkeypatch):
-    monkeypatch.setattr(plan, "BLOCK", block)
+    monkeypatch.setattr(groups, "BLOCK", block)
     gradients = [np.array([3.0, 4.0]), np.full((2, 2), 6.0), np.array(0.1)]
     per = moved(ClipNorm(1.0), gradients)
     np.testing.assert_allclose(per[0], [0.6, 0.8])
@@ -122,7 +122,7 @@ def test_clip_norm_per_array_and_whole(block, monkeypatch):
 
 @pytest.mark.parametrize("block", [2, 10**6])
 def test_clip_norm_anywhere_in_a_chain(block, monkeypatch):
-    monkeypatch.setattr(plan, "BLOCK", block)
+    monkeypatch.setattr(groups, "BLOCK", block)
     gradients = [np.array([3.0, 4.0, 0.0]), np.array([0.3, 0.4])]
     chain = Optimiser(SGD(2.0), WeightDecay(1.0), ClipNorm(1.0), SGD(0.5), ClipNorm(0.25), SGD(2.0))
     first, second = moved(chain, gradients, start=0.0)

@@ -194,7 +194,8 @@ def rule_source(kind, written):
     lines += ["", "", f"class {kind.__name__}{name}:"]
     for method, f in vars(kind).items():
         if inspect.isfunction(f) and not method.startswith("_"):
-            lines += ["", textwrap.indent(textwrap.dedent(inspect.getsource(f)).rstrip(), "    ")]
+            text = textwrap.dedent(inspect.getsource(f)).rstrip()
+            lines += ["", textwrap.indent(text[text.index("def ") :], "    ")]
     return lines
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinyflux.optimise.fields import Betas, Rate
 from tinyflux.optimise.rule import Numbers, UpdateRule
+from tinyflux.optimise.writing import straight
 
 
 class ADAM(UpdateRule):
@@ -70,6 +71,7 @@ class ADAM(UpdateRule):
         u += eps
         np.divide(m, u, out=u)
 
+    @straight
     def delta(self, x, g, u, m, v, b1, b2, eps, rate):
         ADAM.direction(self, x, g, u, m, v, b1, b2, eps, rate)
         u *= rate
@@ -109,6 +111,7 @@ class ADAMW(ADAM):
     def constants(self, t, n) -> Numbers:
         return *super().constants(t, n), self.lr * self.decay
 
+    @straight
     def delta(self, x, g, u, m, v, w, b1, b2, eps, rate, decay):
         ADAM.delta(self, x, g, u, m, v, b1, b2, eps, rate)
         u += np.multiply(x, decay, out=w)
@@ -143,18 +146,26 @@ class RADAM(ADAM):
     def constants(self, t, n) -> Numbers:
         b1, b2 = self.beta
         *_, eps, rate = super().constants(t, n)
+        root = 1.0
         r0 = 2 / (1 - b2) - 1
         r = r0 - 2 * t * b2**t / (1 - b2**t)
         if r > 4:
             rate *= sqrt((r - 4) * (r - 2) * r0 / ((r0 - 4) * (r0 - 2) * r))
-        else:
-            rate = self.lr * (1 - b1) / (1 - b1**t)
-        return b1, b2, eps, rate, r > 4
+        else:  # a division by 1
+            root, eps, rate = 0.0, 1.0, self.lr * (1 - b1) / (1 - b1**t)
+        return b1, b2, root, eps, rate
 
-    def delta(self, x, g, u, m, v, b1, b2, eps, rate, trusted):
-        ADAM.delta(self, x, g, u, m, v, b1, b2, eps, rate)
-        if not trusted:
-            np.multiply(m, rate, out=u)
+    @straight
+    def delta(self, x, g, u, m, v, b1, b2, root, eps, rate):
+        m *= b1
+        m += g
+        v *= b2
+        v += np.multiply(g, g, out=u)
+        np.sqrt(v, out=u)
+        u *= root
+        u += eps
+        np.divide(m, u, out=u)
+        u *= rate
 
 
 class AdaMax(UpdateRule):
@@ -195,6 +206,7 @@ class AdaMax(UpdateRule):
         b1, b2 = self.beta
         return b1, b2, self.eps, self.lr * (1 - b1) / (1 - b1**t)
 
+    @straight
     def delta(self, x, g, u, m, top, b1, b2, eps, rate):
         m *= b1
         m += g
@@ -235,6 +247,7 @@ class OADAM(ADAM):
     def scale(self) -> Numbers:
         return *super().scale(), 1.0
 
+    @straight
     def delta(self, x, g, u, m, v, s, w, b1, b2, eps, rate):
         ADAM.delta(self, x, g, u, m, v, b1, b2, eps, rate)
         np.subtract(u, s, out=w)
@@ -283,6 +296,7 @@ class AMSGrad(UpdateRule):
         root = sqrt(1 - b2)
         return b1, b2, self.eps / root, self.lr * (1 - b1) / root
 
+    @straight
     def delta(self, x, g, u, m, v, top, b1, b2, eps, rate):
         m *= b1
         m += g
@@ -337,6 +351,7 @@ class NADAM(UpdateRule):
         now = self.lr * (1 - b1) / (1 - b1**t)
         return b1, b2, ahead, now, sqrt(b2 * (1 - b2) / (1 - b2**t)), self.eps
 
+    @straight
     def delta(self, x, g, u, m, v, w, b1, b2, ahead, now, root, eps):
         m *= b1
         m += g
@@ -393,6 +408,7 @@ class AdaBelief(UpdateRule):
         root = sqrt(1 - b2)
         return b1, b2, 1 - b1, self.eps / root, self.lr * (1 - b1) / root
 
+    @straight
     def delta(self, x, g, u, m, s, b1, b2, c1, eps, rate):
         m *= b1
         m += g

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinyflux.optimise.fields import Count, Flag, Period, Positive, Rate, Unit
 from tinyflux.optimise.rule import Numbers, UpdateRule
+from tinyflux.optimise.writing import straight
 
 
 class Optimiser(UpdateRule):
@@ -46,16 +47,14 @@ class Optimiser(UpdateRule):
 
     def __init__(self, *rules: Any) -> None:
         self._rules: tuple[UpdateRule, ...] = ()
-        self._leaves: tuple[UpdateRule, ...] = ()
         for rule in self._start(rules):
             self.append(rule)
 
     def leaves(self) -> tuple[UpdateRule, ...]:
         """Return the rules that are run one after the other, those of nested chains included."""
         leaves = tuple(leaf for rule in self._rules for leaf in rule.leaves())
-        if leaves != self._leaves:
-            self._stepper.adopt(self._leaves, leaves)
-            self._leaves = leaves
+        if leaves != self._stepper.chain:
+            self._stepper.adopt(leaves)
         return leaves
 
     def append(self, rule: UpdateRule) -> None:
@@ -146,6 +145,7 @@ class WeightDecay(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return (self.decay,)
 
+    @straight
     def delta(self, x, g, u, decay):
         np.multiply(x, decay, out=u)
         u += g
@@ -175,6 +175,7 @@ class ClipValue(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return self.threshold, -self.threshold
 
+    @straight
     def delta(self, x, g, u, top, bottom):
         np.minimum(g, top, out=u)
         np.maximum(u, bottom, out=u)
@@ -290,6 +291,7 @@ class ExpDecay(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return (self.factor(n),)
 
+    @straight
     def delta(self, x, g, u, factor):
         np.multiply(g, factor, out=u)
 
@@ -319,5 +321,6 @@ class InvDecay(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return (1 / (1 + self.gamma * n),)
 
+    @straight
     def delta(self, x, g, u, factor):
         np.multiply(g, factor, out=u)

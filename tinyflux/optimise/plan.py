@@ -5,33 +5,31 @@
   once. A ufunc call costs as much as a thousand elements; this saves most of them.
 * A big parameter is updated in blocks, so that x, g, the moments and the work arrays of a block
   stay in the cache from the first ufunc to the last.
-* A rule that is not elementwise (a clip by norm) cuts a chain into stages; then all gradients are
-  copied, and the output of a stage stands in full before the next one begins.
+* A step happens as a whole or not at all: up to its last line nothing has changed that is kept,
+  and that line is one call (`at_once`). Rules of ours are written down as calls on the moments
+  themselves. Rules of others, and chains with a clip by norm, work on copies of the moments;
+  what is written down for those is only that the results are put in their places.
 
 Every element sees the same operations in the same order in each of these ways, so the results are
-equal bit for bit. A `Group` is what is updated together, a `Lane` is a group bound to its arrays,
-and a `Plan` is a whole step with everything prepared that stays the same.
+equal bit for bit. A `Lane` is a group of parameters bound to their arrays, and a `Plan` a whole
+step, with everything prepared that stays the same.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate, pairwise
-from math import prod, sqrt
-from operator import attrgetter
-from typing import Any
+from itertools import chain
+from operator import attrgetter, setitem
+from typing import Any, NamedTuple
 
 import numpy as np
 
-BLOCK = 32768  # elements; smaller parameters share a group
+from tinyflux.optimise.groups import FLUSH, Group, blocks, work_array
+from tinyflux.optimise.writing import at_once, is_straight, written_down
+
 LARGE = 131072  # elements; from here on BLAS does the last two passes of a step in one
-FLUSH = 100  # steps between two looks for moments that fade into the subnormal numbers
 
 
 _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
-
-
-def _blocks(size: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
 
 
 def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
@@ -43,116 +41,64 @@ def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
     return blas.saxpy if dtype.char == "f" else blas.daxpy
 
 
-class Group:
-    """Parameters that are updated together: one step count, and their moments laid end to end.
+class Hole(NamedTuple):
+    """Stands in a list of calls for a block of the gradient, until there is one."""
 
-    `moments` and `scales` have one item per rule of the chain. Members of the same `kin` may still
-    join if they come together; None: settled for good.
-    """
-
-    def __init__(
-        self,
-        ids: list[int],
-        shapes: list[tuple[int, ...]],
-        dtype: np.dtype,
-        t: int,
-        moments: list[list[np.ndarray]],
-        scales: list[tuple[float, ...]],
-        kin: object,
-    ) -> None:
-        self.ids, self.shapes, self.dtype, self.t = ids, shapes, dtype, t
-        self.moments, self.scales, self.kin = moments, scales, kin
-        edges = [0, *accumulate(map(prod, shapes))]
-        self.size, self.places = edges[-1], [slice(*edge) for edge in pairwise(edges)]
-
-    def parts(self, flat: np.ndarray) -> list[np.ndarray]:
-        """The members' parts of a flat array, each in its shape."""
-        return [flat[p].reshape(s) for p, s in zip(self.places, self.shapes, strict=True)]
-
-    def split(self) -> list["Group"]:
-        """One group per member; those that go on coming together will join again."""
-        kin, groups = object(), []
-        for at, shape, place in zip(self.ids, self.shapes, self.places, strict=True):
-            moments = [[m[place] for m in ms] for ms in self.moments]
-            groups.append(Group([at], [shape], self.dtype, self.t, moments, [*self.scales], kin))
-        return groups
-
-    def settle(self, leaves: Sequence[Any]) -> None:
-        """Set moments to 0 that are about to become subnormal, where no parameter can notice.
-
-        Without it the moments of a dead unit fade into numbers that make every step ten times
-        slower, for good. In a denominator sqrt(v) + eps nothing is lost if eps is not tiny itself.
-        """
-        finfo = np.finfo(self.dtype)
-        bound = finfo.tiny * 2**20  # at 0.9 per step not yet subnormal at the next look
-        for leaf, moments in zip(leaves, self.moments, strict=True):
-            if getattr(leaf, "eps", 1.0) * finfo.eps / 4 > sqrt(bound):
-                for m in moments:
-                    for where in _blocks(self.size):
-                        part = m[where]
-                        part *= np.abs(part) > bound
-
-
-def join(groups: list[Group]) -> Group:
-    """One settled group out of many, their moments copied end to end."""
-    joined = groups[0]
-    if len(groups) > 1:
-        ids = [at for group in groups for at in group.ids]
-        shapes = [shape for group in groups for shape in group.shapes]
-        rules = zip(*(group.moments for group in groups), strict=True)
-        moments = [[np.concatenate(ms) for ms in zip(*rule, strict=True)] for rule in rules]
-        joined = Group(ids, shapes, joined.dtype, joined.t, moments, joined.scales, None)
-    joined.kin = None
-    return joined
+    where: slice
 
 
 class Lane:
-    """A group, bound to its arrays: the constants of a step, and the blocks of every stage.
+    """A group, bound to its arrays: the constants of a step, and what there is to be done.
 
-    `x` is the parameter itself where that can be. Otherwise it is a copy end to end, written back
-    afterwards; or, where no rule reads the parameters (`remote`), what is to be subtracted.
-    `inputs` says what goes into each stage; None: the gradient as it comes.
+    `x` is what rules read: the parameter itself where that can be (`home`), otherwise a copy end to
+    end. `out` is what is to be subtracted, where it does not go block by block. `inputs` says what
+    goes into each stage; None: the gradient as it comes.
     """
 
     def __init__(self, group: Group, leaves: tuple, plan: "Plan", members: list[int]) -> None:
         self.group, self.member = group, members[0]
-        x = plan.arrays[self.member]
+        self.xs = [plan.arrays[i] for i in members]
+        x = self.xs[0]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
-        self.x = x.reshape(-1) if self.home else np.empty(group.size, group.dtype)
-        reads = any(leaf.reads_x for leaf in leaves) or not plan.stages[-1]
-        self.remote = not self.home and not reads
-        as_it_comes = self.home and len(plan.stages) == 1
-        self.inputs: list[Any] = [None if as_it_comes else np.empty_like(self.x)]
+        self.gathers = not self.home and any(leaf.reads_x for leaf in leaves)
+        whole = plan.careful or not self.home
+        self.out: Any = np.empty(group.size, group.dtype) if whole else None
+        self.x = x.reshape(-1) if self.home else np.empty_like(self.out)
+        self.inputs: list[Any] = [None if self.home and not plan.careful else np.empty_like(self.x)]
         numbers = [leaf.constants(group.t + 1, 1) for leaf in leaves]
         self.constants = [np.array(values, group.dtype) for values in numbers]
-        self.stages = []
-        for stage in plan.stages:
-            last = len(self.inputs) == len(plan.stages)
-            if last:
-                out = self.x if self.remote else None
-            else:
-                out = np.empty_like(self.x) if stage else self.inputs[-1]
-            blocks = [self._block(w, stage, out, leaves, plan) for w in _blocks(group.size)]
-            self.stages.append(blocks)
-            self.inputs.append(out)
-        one = len(leaves) == 1 and self.home and group.size >= LARGE
+        self.moments = group.moments
+        if plan.careful:
+            self.moments = [[np.empty_like(m) for m in ms] for ms in group.moments]
+        for stage in plan.stages[:-1]:
+            self.inputs.append(np.empty_like(self.x) if stage else self.inputs[-1])
+        if not plan.stages[-1]:
+            self.out = self.inputs[-1]
+        one = len(leaves) == 1 and self.home and group.size >= LARGE and not plan.careful
         self.axpy = _axpy(leaves[0], group.dtype) if one else None
+        self.minus_rate = np.zeros((), group.dtype)
+        self.blocks = [self.block(where, leaves, plan) for where in blocks(group.size)]
+        self.template = self.write(leaves, plan.careful)
+        self.holes = [i for i, call in enumerate(self.template) if Hole in map(type, call)]
+        self.calls = [] if self.holes else self.template
+        self.bound: Any = None  # the gradient that stands in `calls`
 
-    def _block(
-        self, where: slice, stage: list[int], out: Any, leaves: tuple, plan: "Plan"
-    ) -> tuple:
-        """Where a block is, its part of x, and per rule `delta` with all that follows x and g."""
-        size, dtype, links = where.stop - where.start, self.group.dtype, []
-        for i, k in enumerate(stage):
-            leaf, constants = leaves[k], self.constants[k]
-            full = out is not None and k == stage[-1]
-            u = out[where] if full else plan.scratch(dtype, i % 2)[:size]
-            moments = [m[where] for m in self.group.moments[k]]
-            work = [plan.scratch(dtype, 2 + j)[:size] for j in range(leaf.scratch)]
-            # A 0-d array costs a ufunc call 0.2 us less than a np.float32, 1 us less than a float.
-            numbers = [constants[j, ...] for j in range(len(constants))]
-            links.append((k, type(leaf).delta, (u, *moments, *work, *numbers)))
-        return where, self.x[where], links
+    def block(self, where: slice, leaves: tuple, plan: "Plan") -> tuple[slice, list[list]]:
+        """Where a block is, and per stage and rule what `delta` gets: (position, x, u, ...)."""
+        size, dtype, stages = where.stop - where.start, self.group.dtype, []
+        for stage, output in zip(plan.stages, [*self.inputs[1:], self.out], strict=True):
+            links = []
+            for i, k in enumerate(stage):
+                full = output is not None and k == stage[-1]
+                u = output[where] if full else plan.scratch(dtype, i % 2)[:size]
+                moments = [m[where] for m in self.moments[k]]
+                work = [plan.scratch(dtype, 2 + j)[:size] for j in range(leaves[k].scratch)]
+                # A 0-d array costs a ufunc call 0.2 us less than a np.float32, 1 us less than a
+                # float.
+                numbers = [self.constants[k][j, ...] for j in range(len(self.constants[k]))]
+                links.append((k, self.x[where], u, *moments, *work, *numbers))
+            stages.append(links)
+        return where, stages
 
     def refresh(self, leaves: tuple, n: int) -> None:
         """Compute the numbers of this step; follow a change of a rule's scale."""
@@ -161,32 +107,55 @@ class Lane:
             self.constants[k][...] = leaf.constants(group.t + 1, n)
             scale = leaf.scale()
             if scale != group.scales[k]:
+                calls: list[tuple] = [(setitem, group.scales, k, scale)]
                 for m, old, new in zip(group.moments[k], group.scales[k], scale, strict=True):
-                    m *= np.asarray(old / new, m.dtype)
-                group.scales[k] = scale
-
-    def run(self, leaves: tuple, stage: int, gradients: Sequence[np.ndarray]) -> None:
-        """Run a stage block by block; the last one subtracts."""
+                    calls.append((np.multiply, m, np.asarray(old / new, m.dtype), m))
+                at_once(calls)
         if self.axpy is not None:
-            self.run_large(self.axpy, leaves[0], gradients[self.member].reshape(-1))
-            return
-        flat, subtract = self.inputs[stage], stage == len(self.stages) - 1 and not self.remote
-        if flat is None:
-            flat = gradients[self.member].reshape(-1)
-        for where, x, links in self.stages[stage]:
-            g = flat[where]
-            for k, delta, rest in links:
-                delta(leaves[k], x, g, *rest)
-                g = rest[0]
-            if subtract:
-                x -= g
+            np.negative(self.constants[0][-1], out=self.minus_rate)
 
-    def run_large(self, axpy: Callable[..., Any], rule: Any, flat: np.ndarray) -> None:
-        """Block by block: the direction, and x -= rate * direction in a single pass."""
-        direction, rate = type(rule).direction, -float(self.constants[0][-1])
-        for where, x, ((_, _, rest),) in self.stages[0]:
-            direction(rule, x, flat[where], *rest)
-            axpy(rest[0], x, a=rate)
+    def compute(self, leaves: tuple, stage: int) -> None:
+        """Run a stage on the copies of the moments; what is to be subtracted ends in `out`."""
+        for where, stages in self.blocks:
+            g = self.inputs[stage][where]
+            for k, x, u, *rest in stages[stage]:
+                leaves[k].delta(x, g, u, *rest)
+                g = u
+
+    def write(self, leaves: tuple, careful: bool) -> list[tuple]:
+        """The calls that change what is kept: moments and parameters."""
+        calls: list[tuple] = []
+        if careful:
+            pairs = zip(chain(*self.group.moments), chain(*self.moments), strict=True)
+            calls += [(np.copyto, m, new) for m, new in pairs]
+        else:
+            flat = self.inputs[0]
+            for where, (links,) in self.blocks:
+                g = Hole(where) if flat is None else flat[where]
+                calls += self.write_block(leaves, g, links)
+        if self.out is not None:
+            parts = self.group.parts(self.out)
+            calls += [(np.subtract, x, part, x) for x, part in zip(self.xs, parts, strict=True)]
+        return calls
+
+    def write_block(self, leaves: tuple, g: Any, links: list) -> list[tuple]:
+        """One block: the chain of rules, and x -= u."""
+        calls: list[tuple] = []
+        if self.axpy is not None:
+            ((k, x, u, *rest),) = links
+            calls += written_down(type(leaves[k]).direction, leaves[k], x, g, u, *rest)
+            return [*calls, (self.axpy, u, x, len(x), self.minus_rate)]
+        for k, x, u, *rest in links:
+            calls += written_down(type(leaves[k]).delta, leaves[k], x, g, u, *rest)
+            g = u
+        return calls if self.out is not None else [*calls, (np.subtract, x, g, x)]
+
+    def filled(self, g: np.ndarray) -> list[tuple]:
+        """The calls with a gradient in them that is read where it stands."""
+        calls, flat = self.template.copy(), g.reshape(-1)
+        for i in self.holes:
+            calls[i] = tuple([flat[a.where] if type(a) is Hole else a for a in calls[i]])
+        return calls
 
 
 class Plan:
@@ -205,11 +174,12 @@ class Plan:
             else:
                 self.stages.append([])
                 self.clips.append(k)
-        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: np.empty(BLOCK, dtype))
+        straight = all(is_straight(type(leaves[k])) for k in chain(*self.stages))
+        self.careful = bool(self.clips) or not leaves or not straight
+        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: work_array(dtype))
         self.lanes: list[Lane] = []
         self.gather: list[tuple[np.ndarray, int]] = []  # part of a flat array, which gradient
         self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # part of a flat array, parameter
-        self.steps: list[tuple[np.ndarray, np.ndarray]] = []  # the same, for remote lanes
         index = {at: i for i, at in enumerate(ids)}
         for group in groups:
             members = [index[at] for at in group.ids]
@@ -217,10 +187,8 @@ class Plan:
             self.lanes.append(lane)
             if lane.inputs[0] is not None:
                 self.gather += zip(group.parts(lane.inputs[0]), members, strict=True)
-            if not lane.home:
-                xs = [arrays[i] for i in members]
-                pairs = self.steps if lane.remote else self.copies
-                pairs += zip(group.parts(lane.x), xs, strict=True)
+            if lane.gathers:
+                self.copies += zip(group.parts(lane.x), lane.xs, strict=True)
         self.inputs = [self._parts(i) for i in range(len(self.stages))] if self.clips else []
 
     def places(self) -> list[np.ndarray | None]:
@@ -250,30 +218,52 @@ class Plan:
                     f"{x.shape} and {x.dtype}; both must agree."
                 )
 
-    def run(self, leaves: tuple, gradients: Sequence[Any], n: int, gathered: bool = False) -> None:
-        """Update all parameters once; `n` is the number of this call.
+    def run(
+        self, stepper: Any, leaves: tuple, gradients: Sequence[Any], gathered: bool = False
+    ) -> None:
+        """Update all parameters once.
 
-        `gathered` says that the gradients have been written to their `places`.
+        `gathered` says that the gradients have been written to their `places`, and that they are
+        the same arrays in every step.
         """
+        n = stepper.calls + 1
         for part, i in () if gathered else self.gather:
             part[...] = gradients[i]
         for part, x in self.copies:
             part[...] = x
-        if self.clips and self.stages[0]:  # refuse what is not finite before a moment has changed
-            leaves[self.clips[0]].norms(self.inputs[0])
         for lane in self.lanes:
             lane.refresh(leaves, n)
-            lane.run(leaves, 0, gradients)
+        if self.careful:
+            self.compute(leaves)
+        calls: list[tuple] = []
+        for lane in self.lanes:
+            calls += self.calls_of(lane, gradients, gathered)
+            calls.append((setattr, lane.group, "t", lane.group.t + 1))
+        calls.append((setattr, stepper, "calls", n))
+        at_once(calls)
+        for lane in self.lanes:
+            if not lane.group.t % FLUSH:
+                lane.group.settle(leaves)
+
+    def calls_of(self, lane: Lane, gradients: Sequence[Any], gathered: bool) -> list[tuple]:
+        """What a lane does last."""
+        if lane.holes:
+            g = gradients[lane.member]
+            if not gathered or not g.flags.c_contiguous:
+                return lane.filled(g)
+            if lane.bound is not g:
+                lane.bound, lane.calls = g, lane.filled(g)
+        return lane.calls
+
+    def compute(self, leaves: tuple) -> None:
+        """All that comes before the last line, where it is not written down."""
+        if self.clips and self.stages[0]:  # refuse what is not finite before any work is done
+            leaves[self.clips[0]].norms(self.inputs[0])
+        for lane in self.lanes:
+            for m, copy in zip(chain(*lane.group.moments), chain(*lane.moments), strict=True):
+                copy[...] = m
+            lane.compute(leaves, 0)
         for stage, k in enumerate(self.clips, 1):
             leaves[k].clip_(self.inputs[stage])
             for lane in self.lanes:
-                lane.run(leaves, stage, gradients)
-        for part, x in self.copies:
-            x[...] = part
-        for part, x in self.steps:
-            x -= part
-        for lane in self.lanes:
-            group = lane.group
-            group.t += 1
-            if not group.t % FLUSH:
-                group.settle(leaves)
+                lane.compute(leaves, stage)

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyflux.optimise.fields import Decay, Rate
 from tinyflux.optimise.rule import Numbers, UpdateRule
+from tinyflux.optimise.writing import straight
 
 
 class SGD(UpdateRule):
@@ -41,6 +42,7 @@ class SGD(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return (self.lr,)
 
+    @straight
     def delta(self, x, g, u, lr):
         np.multiply(g, lr, out=u)
 
@@ -74,6 +76,7 @@ class Momentum(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return self.lr, self.rho
 
+    @straight
     def delta(self, x, g, u, v, lr, rho):
         np.multiply(g, lr, out=u)
         v *= rho
@@ -111,6 +114,7 @@ class Nesterov(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return self.lr, self.rho
 
+    @straight
     def delta(self, x, g, u, v, w, lr, rho):
         np.multiply(g, lr, out=u)
         v *= rho
@@ -155,6 +159,7 @@ class RMSProp(UpdateRule):
         root = sqrt(1 - self.rho)
         return self.rho, self.eps / root, self.lr / root
 
+    @straight
     def delta(self, x, g, u, acc, rho, eps, rate):
         np.multiply(g, g, out=u)
         acc *= rho
@@ -194,6 +199,7 @@ class ADAGrad(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return self.eps, self.lr
 
+    @straight
     def delta(self, x, g, u, acc, eps, lr):
         acc += np.multiply(g, g, out=u)
         np.sqrt(acc, out=u)
@@ -238,6 +244,7 @@ class ADADelta(UpdateRule):
     def constants(self, t, n) -> Numbers:
         return self.rho, self.eps / (1 - self.rho)
 
+    @straight
     def delta(self, x, g, u, acc, d, w, rho, eps):
         acc *= rho
         acc += np.multiply(g, g, out=u)

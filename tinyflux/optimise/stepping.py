@@ -2,7 +2,7 @@
 
 `Stepper` keeps the state of every parameter by identity and through a weak reference: it dies with
 its parameter, and a new object at the same address never finds it. It sorts the parameters of a
-call into the groups of `plan.py`; parameters that stop coming together part again.
+call into the groups of `groups.py`; parameters that stop coming together part again.
 """
 
 import weakref
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tinyflux.checks import as_array, as_integer, numeric, shown
-from tinyflux.optimise import plan as planning
-from tinyflux.optimise.plan import Group, Plan, join
+from tinyflux.optimise.groups import Group, join
+from tinyflux.optimise.plan import Plan
+from tinyflux.optimise.writing import at_once
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet
@@ -30,6 +31,7 @@ class Stepper:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.chain: Sequence[Any] = ()  # the rules whose moments the groups have, in a chain
         self._entries: dict[int, tuple[weakref.ref, Group]] = {}
         self._plans: dict[tuple[int, ...], Plan] = {}
         # NumPy is silent in this context: an underflow within a rule is not the user's, and must
@@ -44,8 +46,7 @@ class Stepper:
         if plan is None or len(arrays) != len(ids) or not all(map(is_, arrays, plan.arrays)):
             plan = self._plan(leaves, keys, ids, arrays)
         plan.check(gradients)
-        self._quiet.run(plan.run, leaves, gradients, self.calls + 1)
-        self.calls += 1
+        self._quiet.run(plan.run, self, leaves, gradients)
 
     def prepare(self, leaves: tuple, keys: Sequence, arrays: Sequence) -> "Prepared":
         """A step over these parameters that is looked up once and run many times."""
@@ -69,11 +70,11 @@ class Stepper:
             self._welcome(leaves, key, x)
         for group in self._groups(ids):
             if not set(group.ids) <= set(ids):
-                self._split(group)
+                self._part(group.split())
         families: dict[Any, list[Group]] = {}
         for group in self._groups(ids):
-            small = group.kin is not None and group.size < planning.BLOCK
-            alike = (group.dtype, group.t, *group.scales, group.kin) if small else id(group)
+            kind = (group.dtype, group.t, *group.scales, group.kin)
+            alike = kind if group.is_small else id(group)
             families.setdefault(alike, []).append(group)
         groups = [join(family) for family in families.values()]
         self._enter(groups)
@@ -100,33 +101,35 @@ class Stepper:
                 "now; reset_() the optimiser if that is what you want."
             )
         if group.dtype != dtype:
-            self._split(group)
-            own = self._entries[at][1]
+            parted = group.split()
+            (own,) = (g for g in parted if g.ids == [at])
             own.dtype, own.kin = dtype, _NEW
             own.moments = [[m.astype(dtype) for m in ms] for ms in own.moments]
+            self._part(parted)
 
-    def _split(self, group: Group) -> None:
+    def _part(self, groups: Iterable[Group]) -> None:
+        """Enter groups that members have left; no plan may know the old ones."""
         self._plans.clear()
-        self._enter(group.split())
+        self._enter(groups)
 
     def _enter(self, groups: Iterable[Group]) -> None:
-        """Make these the groups of their living members."""
-        for group in groups:
-            for at in group.ids:
-                if at in self._entries:
-                    self._entries[at] = (self._entries[at][0], group)
+        """Make these the groups of their living members, all at once."""
+        entries = self._entries
+        members = [(at, group) for group in groups for at in group.ids if at in entries]
+        entries.update({at: (entries[at][0], group) for at, group in members})
 
-    def adopt(self, old: Sequence[Any], new: Sequence[Any]) -> None:
+    def adopt(self, new: Sequence[Any]) -> None:
         """Follow a chain that was changed: rules keep their moments, new ones start with zeros."""
-        self._plans.clear()
+        old, calls = self.chain, []
         for group in self._groups(self._entries):
-            moments, scales = group.moments, group.scales
-            group.moments, group.scales = [], []
+            moments, scales = [], []
             for leaf in new:
                 k = old.index(leaf) if leaf in old else None
                 zeros = [np.zeros(group.size, group.dtype) for _ in leaf.moments]
-                group.moments.append(zeros if k is None else moments[k])
-                group.scales.append(leaf.scale() if k is None else scales[k])
+                moments.append(zeros if k is None else group.moments[k])
+                scales.append(leaf.scale() if k is None else group.scales[k])
+            calls += [(setattr, group, "moments", moments), (setattr, group, "scales", scales)]
+        at_once([(self._plans.clear,), *calls, (setattr, self, "chain", new)])
 
     def _watch(self, key: Any, group: Group) -> None:
         """Keep `group` for as long as `key` lives."""
@@ -141,9 +144,9 @@ class Stepper:
 
     def forget(self, at: int) -> None:
         """Drop the state of the key with this id."""
+        self._plans.clear()
         group = self._entries.pop(at)[1]
         group.ids[group.ids.index(at)] = -1  # nobody's id: the others will part from it
-        self._plans.clear()
 
     def state(self, leaves: tuple, key: Any) -> dict[str, Any]:
         """Copies of what is kept for `key`, by name."""
@@ -236,8 +239,7 @@ class Prepared:
     def run(self, gradients: Sequence[np.ndarray], gathered: bool = False) -> None:
         """Update the parameters once; `gathered`: the gradients stand in their `places`."""
         stepper = self.stepper
-        stepper._quiet.run(self.plan.run, self.leaves, gradients, stepper.calls + 1, gathered)
-        stepper.calls += 1
+        stepper._quiet.run(self.plan.run, stepper, self.leaves, gradients, gathered)
 
 
 def _prefixes(leaves: tuple) -> list[str]:

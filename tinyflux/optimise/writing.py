@@ -1,0 +1,87 @@
+"""An update as a list of NumPy calls, which is run as a whole or not at all.
+
+Between two lines of Python an exception may come at any time, such as the one of Ctrl-C: then a
+moment would belong to one step and the parameter to another. So the body of a rule is not run but
+written down, once, and a step runs the list in one go, inside the interpreter, where nothing can
+come between. (It is a little quicker, too.)
+
+>>> g, u = np.array([1.0, 2.0]), np.empty(2)
+>>> calls = written_down(lambda g, u, lr: np.multiply(g, lr, out=u), g, u, 0.5)
+>>> calls == [(np.multiply, g, 0.5, u)] and u is calls[0][-1]
+True
+>>> at_once(calls)
+>>> u
+array([0.5, 1. ])
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import starmap
+from operator import call
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+# These want their output by name.
+NAMED_OUT = (np.maximum, np.minimum)
+
+
+def at_once(calls: Iterable[tuple]) -> None:
+    """Run calls (function, *arguments) of C functions in order; no Python runs in between."""
+    deque(starmap(call, calls), maxlen=0)
+
+
+class Written(NDArrayOperatorsMixin):
+    """Stands for an array while a rule is written down: it notes what is done to it."""
+
+    def __init__(self, array: Any, calls: list[tuple]) -> None:
+        self.array, self.calls = array, calls
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple = ()
+    ) -> "Written":
+        (target,) = out
+        arrays = [plain(a) for a in inputs]
+        if ufunc in NAMED_OUT:
+            self.calls.append((partial(ufunc, out=target.array), *arrays))
+        else:
+            self.calls.append((ufunc, *arrays, target.array))
+        return target
+
+    def __array_function__(self, f: Callable, types: Any, args: tuple, kwargs: dict) -> None:
+        self.calls.append((partial(f, **kwargs) if kwargs else f, *map(plain, args)))
+
+
+def plain(a: Any) -> Any:
+    """What a `Written` stands for; anything else as it is."""
+    return a.array if isinstance(a, Written) else a
+
+
+def written_down(body: Callable, *args: Any) -> list[tuple]:
+    """The NumPy calls of a function of arrays, which is not to branch on their values."""
+    calls: list[tuple] = []
+    body(*(Written(a, calls) for a in args))
+    return calls
+
+
+def straight(body: Callable) -> Callable:
+    """Mark the `delta` of a rule as one that may be written down.
+
+    It consists of ufuncs with `out=`, of in-place operators and of `np.copyto`, and looks neither
+    at a value nor at an attribute: its numbers all come from `constants`.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.SGD.delta.straight
+    True
+    """
+    body.straight = True  # type: ignore[attr-defined]
+    return body
+
+
+def is_straight(kind: type) -> bool:
+    """Whether the `delta` of a rule may be written down."""
+    return getattr(kind.delta, "straight", False)  # type: ignore[attr-defined]
