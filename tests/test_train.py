@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import tinyflux as flux
 from tinyflux import history as history_module
 from tinyflux.callbacks import phase
+from tinyflux.compiled import compiled
 from tinyflux.history import TrainingState
 
 thorough = settings(max_examples=15, deadline=None, derandomize=True)
@@ -198,6 +199,29 @@ def test_named_tuple_is_splatted():
 
 
 # --- what ends or leaves out a step --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [lambda f: f, compiled])
+@pytest.mark.parametrize("make", [lambda: flux.ADAM(0.1), lambda: flux.ADAM(0.1, eps=1e-3)])
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_finite_loss_with_an_infinite_gradient_updates_nothing(way, make, unused):
+    w, v = flux.Tensor(np.ones(3)), flux.Tensor(np.ones(2))
+    loss = way(lambda x: np.sum(np.sqrt(w * x)) + (0 if unused else np.sum(v)))
+    opt, ps = make(), flux.Params([w, v])
+    flux.train_(loss, ps, [np.ones(3)], opt)
+    kept = [w.data.copy(), v.data.copy(), *opt.state(w).values(), *opt.state(v).values()]
+    with pytest.raises(flux.NonFiniteLossError, match="gradient of .* is not finite") as caught:
+        flux.train_(loss, ps, [np.ones(3) * 0], opt)
+    assert caught.value.step == 1 and np.isfinite(caught.value.value)
+    now = [w.data, v.data, *opt.state(w).values(), *opt.state(v).values()]
+    for before, after in zip(kept, now, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_gradients_whose_squares_overflow_are_finite():
+    w = flux.Tensor(np.ones(3, "f4"))
+    flux.train_(lambda x: np.sum(w * x), [w], [np.full(3, 1e30, "f4")], flux.SGD(1e-30))
+    np.testing.assert_allclose(w.data, 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

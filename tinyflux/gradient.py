@@ -5,7 +5,7 @@ A gradient inside a gradient records on the same tape: its own rows are those fr
 and its backward pass runs the rules on Tensors, so that it is recorded in turn.
 """
 
-from contextvars import Context
+from contextvars import Context, copy_context
 
 import numpy as np
 
@@ -130,35 +130,42 @@ NO_NUMBER = np.dtype(object)
 class Pullback:
     """One recorded call of `f`: its value, its rows, and the walk back through them."""
 
-    __slots__ = ("output", "ps", "rows", "tape", "value", "wanted")
+    __slots__ = ("begin", "output", "ps", "rows", "tape", "value", "wanted")
 
     def __init__(self, f, args):
         self.ps = as_params(args)
         outer = recording()
-        self.tape = tape = Tape() if outer is None else outer
-        before = tape.sources
-        try:
-            if outer is None:
-                open_tape.set(tape)
-            if self.ps is not None:
-                wanted, args = self.ps.by_id, ()
-            else:
-                args = [own_leaf(a, i, outer) for i, a in enumerate(args)]
-                wanted = {id(t): t for t in args}
-            begin = len(tape.rows)  # what makes an argument lies before the function
-            tape.sources = before | wanted if before else wanted
-            self.wanted = wanted
-            self.output = out = f(*args)
-        finally:
-            if outer is None:
-                open_tape.set(None)
+        if outer is None:
+            self.tape = tape = Tape()
+            try:  # a context is left for certain, whatever exception comes, and when
+                self.output = out = copy_context().run(self.record, f, args, None)
+            finally:
                 mark = tape.close()
-            else:
-                tape.sources = before
-        self.rows = tape.rows if outer is None else tape.rows[begin:]
+            self.rows = tape.rows
+        else:
+            self.tape, before = outer, outer.sources
+            try:
+                self.output = out = self.record(f, args, outer)
+            finally:
+                outer.sources = before
+            self.rows = outer.rows[self.begin :]
         self.value = out
         if outer is None and type(out) is Tensor:
             self.value = out.data if out.mark is mark else np.array(out.data)
+
+    def record(self, f, args, outer):
+        """What `f` returns, its rows on the tape."""
+        tape = self.tape
+        if outer is None:
+            open_tape.set(tape)
+        if self.ps is not None:
+            self.wanted, args = self.ps.by_id, ()
+        else:
+            args = [own_leaf(a, i, outer) for i, a in enumerate(args)]
+            self.wanted = {id(t): t for t in args}
+        self.begin = len(tape.rows)  # what makes an argument lies before the function
+        tape.sources = tape.sources | self.wanted if outer is not None else self.wanted
+        return f(*args)
 
     def __call__(self, seed):
         """The gradients, for `seed` as the gradient of the output."""

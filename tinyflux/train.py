@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from operator import attrgetter
 
 import numpy as np
@@ -115,7 +116,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     Raises
     ------
     NonFiniteLossError
-        When the loss is NaN or infinite, before anything is updated with it.
+        When the loss or a gradient is NaN or infinite, before anything is updated with it.
     NoGradientError
         When the loss depends on none of the parameters.
     ValueError, TypeError
@@ -145,28 +146,8 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         raise TypeError(f"train_: epochs must be a whole number of at least 0, got {epochs!r}")
     progress = as_flag(progress, "train_: progress")
     run = Run(loss, ps, opt, cb)
-    outside = phase.get()
-    phase.set("loss")
-    try:
-        with progress_bar(progress, data, epochs) as advance:
-            for epoch in range(1, epochs + 1):
-                run.epoch(epoch, data, advance)
-        run.flush()
-    except StopTraining:
-        run.history.stopped = True
-        run.flush()
-    except KeyboardInterrupt as interrupt:
-        run.flush()
-        interrupt.history = run.history
-        interrupt.add_note(
-            f"training was interrupted after step {len(run.history)}; "
-            "the losses so far are in the attribute `history`"
-        )
-        raise
-    finally:
-        phase.set(outside)
-        run.history.ended = time.perf_counter()
-    return run.history
+    # What the loop sets is gone when its context is left, whatever exception comes, and when.
+    return copy_context().run(run.through, data, epochs, progress)
 
 
 class Run:
@@ -185,6 +166,29 @@ class Run:
         self.history = History()
         self.step = 0
 
+    def through(self, data, epochs, progress):
+        """All epochs; returns the history."""
+        phase.set("loss")
+        try:
+            with progress_bar(progress, data, epochs) as advance:
+                for epoch in range(1, epochs + 1):
+                    self.epoch(epoch, data, advance)
+            self.flush()
+        except StopTraining:
+            self.history.stopped = True
+            self.flush()
+        except KeyboardInterrupt as interrupt:
+            self.flush()
+            interrupt.history = self.history
+            interrupt.add_note(
+                f"training was interrupted after step {len(self.history)}; "
+                "the losses so far are in the attribute `history`"
+            )
+            raise
+        finally:
+            self.history.ended = time.perf_counter()
+        return self.history
+
     def epoch(self, epoch, data, advance):
         """One pass through the data."""
         way = self.compiled_epoch if hasattr(self.loss, "lend") else self.eager_epoch
@@ -201,7 +205,7 @@ class Run:
                 value, found = self.gradient(d)
             except SkipDatum:
                 continue
-            self.update(found)
+            self.update(found, value)
             losses.append(value)
             if advance is not None:
                 advance(value)
@@ -210,16 +214,21 @@ class Run:
         if self.step == before:
             raise ValueError(no_data(data, epoch))
 
-    def update(self, found):
+    def update(self, found, value):
         """Change the parameters by their gradients."""
         if set(map(type, found)) != ARRAYS_ONLY:
+            if not all(g is None or np.isfinite(g).all() for g in found):
+                raise self.not_finite(value, found)
             if not apply_(self.opt, self.tensors, found):
                 raise self.no_gradient()
             return
         arrays = list(map(the_data, self.tensors))
         if self.prepared is None or not self.prepared.fits(arrays):
             self.prepared = self.opt.prepare(self.tensors, arrays)
-        self.prepared.run(found)
+        try:
+            self.prepared.run(found)
+        except FloatingPointError:
+            raise self.not_finite(value, found) from None
 
     def compiled_epoch(self, epoch, data, advance):
         """One pass with a compiled loss, whose gradients are written where the update reads."""
@@ -239,7 +248,10 @@ class Run:
             if trainer is None or not trainer.prepared.valid():
                 trainer = self.trainers[id(recording)] = self.bound(recording)
             value = self.finite(recording.guarded(trainer.compute, arguments))
-            trainer.update()
+            try:
+                trainer.update()
+            except FloatingPointError:
+                raise self.not_finite(value, trainer.gradients) from None
             losses.append(value)
             if advance is not None:
                 advance(value)
@@ -286,6 +298,18 @@ class Run:
                 value,
             )
         return value
+
+    def not_finite(self, value, found):
+        """That a gradient is NaN or infinite, and of which parameter."""
+        bad = [g is not None and not np.isfinite(g).all() for g in found]
+        name = self.ps.names()[bad.index(True)] if any(bad) else "a parameter"
+        return NonFiniteLossError(
+            f"the loss is {value} at step {self.step}, but the gradient of {name} is not finite; "
+            "nothing was updated with it. Look for a square root or a logarithm at 0, a division "
+            "by something small, or a learning rate that is too large.",
+            self.step,
+            value,
+        )
 
     def call_back(self, epoch, d, value, found):
         """The callbacks, in their order."""

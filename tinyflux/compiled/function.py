@@ -33,7 +33,7 @@ from .guards import watch
 from .passes import run_passes
 from .program import Program
 from .source import Source
-from .trace import TracingTape, leaves, recording_on
+from .trace import TracingTape, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
@@ -268,25 +268,10 @@ class Compiled:
         names = argument_names(self.f, args)
         inner = [mapped(a, given, n) for a, n in zip(args, names)]
         inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
-        states = random_states(*things, generator(None))
-        with recording_on(tape), Witness() as witness:
-            output = self.f(*inner, **inner_kw)
-            if isinstance(output, (tuple, list, dict)) or output is None:
-                raise NotScalarError(
-                    f"{self.__name__} returned {type(output).__name__}; a compiled function "
-                    "returns one array or number"
-                )
-            towards = self.towards(wanted, tape, arguments)
-            gradients = []
-            if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
-                grads = {}
-                if type(output) is Tensor:  # a value, so that all that it meets is recorded
-                    grads[id(output)] = tape.constant(np.asarray(one_like(output)))
-                with np.errstate(all="ignore"):
-                    walk(depending_on({id(t) for t, _ in towards}, tape.rows), grads, record=True)
-                gradients = [grads.get(id(t)) for t, _ in towards]
-            elif isinstance(wanted, (Params, str)) and wanted != "all":
-                one_like(output)  # raises: not a number
+        states, witness = random_states(*things, generator(None)), Witness(tape)
+        output, towards, gradients = recorded_on(
+            tape, self.run_once, inner, inner_kw, wanted, tape, witness
+        )
         refuse_draws(states, witness)
         check, outside = watch(things, witness, tape)
         inside = closure(self.f)
@@ -298,6 +283,28 @@ class Compiled:
         return Recording(
             self.__name__, tape, output, gradients, towards, arguments, labels, check, outside
         )
+
+    def run_once(self, args, kwargs, wanted, tape, witness):
+        """What the function returns, what gradients are taken towards, and the gradients."""
+        with witness:
+            output = self.f(*args, **kwargs)
+            if isinstance(output, (tuple, list, dict)) or output is None:
+                raise NotScalarError(
+                    f"{self.__name__} returned {type(output).__name__}; a compiled function "
+                    "returns one array or number"
+                )
+            towards = self.towards(wanted, tape, tape.arguments)
+            gradients = []
+            if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
+                grads = {}
+                if type(output) is Tensor:  # a value, so that all that it meets is recorded
+                    grads[id(output)] = tape.constant(np.asarray(one_like(output)))
+                np.seterr(all="ignore")  # in the context of this recording
+                walk(depending_on({id(t) for t, _ in towards}, tape.rows), grads, record=True)
+                gradients = [grads.get(id(t)) for t, _ in towards]
+            elif isinstance(wanted, (Params, str)) and wanted != "all":
+                one_like(output)  # raises: not a number
+        return output, towards, gradients
 
     def towards(self, wanted, tape, arguments):
         """Pairs (Tensor, how it is told from others) that gradients are taken for."""

@@ -6,7 +6,7 @@ different the next time (`if loss > 1:`, `float(t)`, a draw from `np.random`) is
 """
 
 import sys
-from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 
@@ -213,13 +213,14 @@ class LoweringTape(TracingTape):
         return out
 
 
-@contextmanager
-def recording_on(tape):
-    """Everything in the block goes onto `tape`."""
-    before = open_tape.get()
-    open_tape.set(tape)
-    try:
-        yield tape
+def recorded_on(tape, f, *args):
+    """What `f` returns; everything in it goes onto `tape`."""
+
+    def run():
+        open_tape.set(tape)
+        return f(*args)
+
+    try:  # a context is left for certain, whatever exception comes, and when
+        return copy_context().run(run)
     finally:
-        open_tape.set(before)
         tape.mark.open = False

@@ -25,7 +25,8 @@ class Witness:
     seen, and then everything that can be reached counts as having run.
     """
 
-    def __init__(self):
+    def __init__(self, tape):
+        self.tape = tape
         self.codes = {}  # id -> (code, the globals that it runs with)
         self.drew = None
         self.before = sys.getprofile()
@@ -42,7 +43,9 @@ class Witness:
 
     def see(self, frame, event, arg):
         """What Python calls whenever a function is called."""
-        if event == "call":
+        if not self.tape.mark.open:  # Ctrl-C came just when the block was left
+            sys.setprofile(self.before)
+        elif event == "call":
             self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
         elif event == "c_call":
             if isinstance(getattr(arg, "__self__", None), random.Random):

@@ -18,6 +18,7 @@ step, with everything prepared that stays the same.
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
+from math import isfinite
 from operator import attrgetter, setitem
 from typing import Any, NamedTuple
 
@@ -39,6 +40,11 @@ def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
     from scipy.linalg import blas  # only large parameters need it, and it is slow to import
 
     return blas.saxpy if dtype.char == "f" else blas.daxpy
+
+
+def is_finite(flat: np.ndarray) -> bool:
+    """Whether all elements are finite: so are their squares, nearly always, in one quick pass."""
+    return isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
 class Hole(NamedTuple):
@@ -219,16 +225,26 @@ class Plan:
                 )
 
     def run(
-        self, stepper: Any, leaves: tuple, gradients: Sequence[Any], gathered: bool = False
+        self,
+        stepper: Any,
+        leaves: tuple,
+        gradients: Sequence[Any],
+        gathered: bool = False,
+        checked: bool = False,
     ) -> None:
         """Update all parameters once.
 
         `gathered` says that the gradients have been written to their `places`, and that they are
-        the same arrays in every step.
+        the same arrays in every step; `checked`, that gradients that are not finite are refused.
         """
         n = stepper.calls + 1
         for part, i in () if gathered else self.gather:
             part[...] = gradients[i]
+        if checked:
+            for lane in self.lanes:
+                flat = lane.inputs[0]
+                if not is_finite(gradients[lane.member].reshape(-1) if flat is None else flat):
+                    raise FloatingPointError("a gradient is not finite")
         for part, x in self.copies:
             part[...] = x
         for lane in self.lanes:

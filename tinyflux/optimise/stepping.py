@@ -150,7 +150,7 @@ class Stepper:
 
     def state(self, leaves: tuple, key: Any) -> dict[str, Any]:
         """Copies of what is kept for `key`, by name."""
-        if id(key) not in self._entries:
+        if id(key) not in self._entries or not self._entries[id(key)][1].t:
             return {}
         group = self._entries[id(key)][1]
         i = group.ids.index(id(key))
@@ -237,9 +237,12 @@ class Prepared:
         return self.stepper._plans.get(self.ids) is self.plan
 
     def run(self, gradients: Sequence[np.ndarray], gathered: bool = False) -> None:
-        """Update the parameters once; `gathered`: the gradients stand in their `places`."""
+        """Update the parameters once; `gathered`: the gradients stand in their `places`.
+
+        Raises FloatingPointError for gradients that are not finite; nothing has changed then.
+        """
         stepper = self.stepper
-        stepper._quiet.run(self.plan.run, stepper, self.leaves, gradients, gathered)
+        stepper._quiet.run(self.plan.run, stepper, self.leaves, gradients, gathered, True)
 
 
 def _prefixes(leaves: tuple) -> list[str]:
