@@ -30,7 +30,7 @@ def declared():
 
 
 def arity(operation):
-    return len(operation.rules) or 1
+    return len(operation.rules) or getattr(operation.public, "nin", 1)
 
 
 @st.composite

@@ -643,12 +643,13 @@ def test_a_thread_inside_a_gradient_has_a_tape_of_its_own():
 @pytest.mark.parametrize(
     "use", [lambda y: np.exp(y), lambda y: gradient(lambda z: z * y, 2.0), np.asarray]
 )
-def test_a_recorded_value_in_another_thread_is_refused(use):
+@pytest.mark.parametrize("handed", [lambda x: x, lambda x: x * 2.0])
+def test_a_recorded_value_in_another_thread_is_refused(use, handed):
     """There its gradient would be lost unnoticed."""
 
     def f(x):
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(use, x * 2.0).result()
+            return pool.submit(use, handed(x)).result()
 
     with pytest.raises(flux.RecordingError):
         gradient(f, 1.0)

@@ -13,7 +13,7 @@ import tinyflux as flux
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks"],
-    ["tensor", "tape", "seeding", "threads"],
+    ["tensor", "tape", "borrowing", "seeding", "threads"],
     ["primitive", "seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],
@@ -26,6 +26,7 @@ FLOORS = [
         "initialise",
         "optimise",
         "data",
+        "saving",
         "callbacks",
     ],
     ["layers"],

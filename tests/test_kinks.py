@@ -61,6 +61,7 @@ TABLE = {
         lambda x: np.linalg.norm(x, axis=1), [[[0, 0], [3, 4.0]]], [[[0, 0], [0.6, 0.8]]]
     ),
     "norm 3 at 0": (lambda x: np.linalg.norm(x, 3), [zeros(2)], [[0, 0]]),
+    "norm 1/2 with a 0": (lambda x: np.linalg.norm(x, 0.5), [[0.0, 4.0]], [[0, 1]]),
     "norm 1 with a 0": (lambda x: np.linalg.norm(x, 1), [[0.0, -2.0]], [[0, -1]]),
     "hypot at 0": (np.hypot, [0.0, 0.0], [0, 0]),
     "arctan2 at 0": (np.arctan2, [0.0, 0.0], [0, 0]),
@@ -80,6 +81,22 @@ TABLE = {
     "arccosh at 1": (np.arccosh, [1.0], [INF]),
     "sqrt of a sum of squares at 0": (lambda x: np.sqrt(np.sum(x**2)), [zeros(2)], [[NAN, NAN]]),
     "sinc at 0": (np.sinc, [0.0], [0]),
+    # zero upstream kills (all of test_values_masked.py): what is left out has no slope at all
+    "where without sqrt": (
+        lambda x: np.where(x > 0, np.sqrt(x), 0), [[0.0, -1.0, 4.0]], [[0, 0, 0.25]]
+    ),
+    "where without log": (
+        lambda x: np.where(x > 0, np.log(x), 0), [[0.0, -1.0, 4.0]], [[0, 0, 0.25]]
+    ),
+    "where without 1/x": (
+        lambda x: np.where(x > 0, 1 / x, 0), [[0.0, -1.0, 4.0]], [[0, 0, -1 / 16]]
+    ),
+    "where without a norm": (
+        lambda x: np.where(x[:, 0] > 0, np.sqrt(np.sum(x**2, axis=1)), 0),
+        [[[0.0, 0.0], [4.0, 0.0]]], [[[0, 0], [1, 0]]],
+    ),
+    "maximum of a logarithm": (lambda x: np.maximum(np.log(x), -9), [[0.0, 4.0]], [[0, 0.25]]),
+    "sqrt(x)**2 at 0": (lambda x: np.sqrt(x) ** 2, [0.0], [0]),
     # powers
     "x**0 at 0": (lambda x: x**0, [0.0], [0]),
     "x**0.0 at 0": (lambda x: x**0.0, [0.0], [0]),
@@ -106,7 +123,10 @@ TABLE = {
     # infinities
     "logaddexp of -inf, -inf": (np.logaddexp, [-INF, -INF], [0.5, 0.5]),
     "logaddexp2 of -inf, -inf": (np.logaddexp2, [-INF, -INF], [0.5, 0.5]),
+    "logaddexp of inf, inf": (np.logaddexp, [INF, INF], [0.5, 0.5]),
     "logaddexp of -inf, 0": (np.logaddexp, [-INF, 0.0], [0, 1]),
+    "logaddexp of 0, inf": (np.logaddexp, [0.0, INF], [0, 1]),
+    "logaddexp of 1e10, 1e10": (np.logaddexp, [1e10, 1e10], [0.5, 0.5]),
     "logsumexp with -inf": (flux.logsumexp, [[-INF, 0.0, 0.0]], [[0, 0.5, 0.5]]),
     "softmax with -inf": (lambda x: flux.softmax(x)[1], [[-INF, 0.0, 0.0]], [[0, 0.25, -0.25]]),
     "xlogy at 0, 0": (sp.xlogy, [0.0, 0.0], [-INF, 0]),
@@ -153,6 +173,10 @@ SECOND = {
     "abs beside its kink": (np.abs, -1.0, 0.0),
     "sinc at 0": (np.sinc, 0.0, -(np.pi**2) / 3),
     "softplus at 0": (flux.softplus, 0.0, 0.25),
+    "softplus far out": (flux.softplus, -200.0, np.exp(-200.0)),
+    "logsigmoid far out": (flux.logsigmoid, 200.0, -np.exp(-200.0)),
+    "logaddexp of x and 1 at 1": (lambda x: np.logaddexp(x, 1.0), 1.0, 0.25),
+    "logaddexp of x and 300 at 0": (lambda x: np.logaddexp(x, 300.0), 0.0, np.exp(-300.0)),
     "elu on the left": (flux.elu, -1.0, np.exp(-1.0)),
 }
 

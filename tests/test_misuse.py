@@ -46,6 +46,12 @@ class Student:
         return [a.tobytes() for a in kept], [str(self.opt.state(p)) for p in self.ps]
 
 
+def in_itself():
+    data = {}
+    data["again"] = data
+    return data
+
+
 def used_up():
     g = ((X, Y) for _ in range(2))
     list(g)
@@ -139,6 +145,8 @@ NAMED = [
     (lambda s: s.gradient() * np.ones(2), TypeError, "the factor of Grads must be a real number"),
     (lambda s: s.gradient() / None, TypeError, "the factor of Grads is None"),
     (lambda s: s.gradient().map(3), TypeError, "Grads.map: f is 3"),
+    (lambda s: flux.Grads([s.W], 3), TypeError, "Grads: arrays is 3 a list of arrays"),
+    (lambda s: flux.Grads([s.W], ["a"]), TypeError, "Grads: got 'a' arrays of numbers or None"),
     (lambda s: flux.Grads([s.W], []), ValueError, "Grads: got 0 arrays for 1 parameters"),
     (lambda s: flux.update_(0.1, s.ps, s.gradient()), TypeError, "update_: ADAM(0.001), got 0.1"),
     (lambda s: flux.update_(s.opt, s.ps, None), TypeError, "update_: gs gradient(f, ps) got None"),
@@ -181,6 +189,20 @@ NAMED = [
     (lambda s: schedules.Sequence(), TypeError, "Sequence: got no stage"),
     (lambda s: schedules.Loop(0.1, 3), ValueError, "Loop: schedule must be a schedule, or"),
     (lambda s: schedules.OneCycle(9, 1.0, endval="0"), TypeError, "OneCycle: endval finite number"),
+    (lambda s: s.opt.load_state_(s.W, {}, 3), TypeError, "load_state_: array is 3 the parameter"),
+    (lambda s: s.opt.step_(3, [X], [X]), TypeError, "ADAM.step_: keys is 3 a list"),
+    (lambda s: s.opt.step_([s.W], [], []), ValueError, "got 1 keys, 0 arrays, 0 gradients"),
+    (lambda s: flux.ADAM(beta={0.9, 0.99}), TypeError, "ADAM: beta two numbers got {0.9, 0.99}"),
+    (lambda s: flux.SGD(np.timedelta64(1, "D")), TypeError, "SGD: lr must be a finite number"),
+    (lambda s: flux.SGD(iter([X])), TypeError, "SGD: the parameters hold write params(model)"),
+    (lambda s: flux.Optimiser(s.opt)[3], IndexError, "Optimiser: 3 place of a rule; there are 1"),
+    (lambda s: flux.Optimiser().insert("0", s.opt), TypeError, "Optimiser.insert: index is '0'"),
+    (lambda s: schedules.Exp(1.0, 0.5)(0), ValueError, "Exp: the step t is 0 at least 1"),
+    (lambda s: schedules.Exp(1.0, 0.5)("1"), TypeError, "Exp: the step t is '1'"),
+    (lambda s: schedules.Exp(1.0, 9.0)(999), ValueError, "has no finite value at step 999"),
+    (lambda s: schedules.Step(1.0, 0.5, "3"), TypeError, "Step: step_sizes must be steps >= 1"),
+    (lambda s: schedules.Step(1.0, 0.5, 2.5), TypeError, "Step: step_sizes got 2.5"),
+    (lambda s: schedules.Sequence((np.sin, 2.5)), ValueError, "Sequence: steps 2.5 whole number"),
     # data
     (lambda s: flux.DataLoader((X, Y[:3])), ValueError, "data[0] has 5 but data[1] has 3"),
     (lambda s: flux.DataLoader((X[:0], Y[:0])), ValueError, "there is no observation"),
@@ -189,6 +211,9 @@ NAMED = [
     (lambda s: flux.DataLoader(MASKED), TypeError, "DataLoader: masked .filled(value)"),
     (lambda s: flux.DataLoader(X).restore_({}), TypeError, "what state() returned; got {}"),
     (lambda s: flux.batch(3), TypeError, "batch: got 3 a list of observations"),
+    (lambda s: flux.batch(x for x in X), TypeError, "batch: got <generator a list of observations"),
+    (lambda s: flux.DataLoader(in_itself()), ValueError, "DataLoader: nested too deeply itself"),
+    (lambda s: flux.onehot(1, [1, 2], dtype="U1"), TypeError, "onehot: dtype is 'U1' real numbers"),
     (lambda s: flux.batch([[[1], [1, 2]]]), TypeError, "batch: the lists do not form an array"),
     (lambda s: flux.ncycle(3, 2), TypeError, "ncycle: data is 3 something to go through"),
     (lambda s: flux.onehotbatch([{}], [0]), TypeError, "a label is {} a number, a string"),
@@ -203,6 +228,9 @@ NAMED = [
     (lambda s: flux.softmax([]), ValueError, "softmax: (0,) no classes"),
     (lambda s: flux.softmax(Y * 1j), TypeError, "softmax: got dtype complex64; real numbers"),
     (lambda s: flux.glorot_uniform(2, 3, gain="2"), TypeError, "glorot_uniform: gain is '2'"),
+    (lambda s: flux.glorot_uniform(2, gain=np.inf), ValueError, "gain=inf is too large"),
+    (lambda s: flux.glorot_uniform(2**40, 2**40), ValueError, "glorot_uniform: no array as many"),
+    (lambda s: flux.lecun_normal(2, 3, gain=0), ValueError, "lecun_normal: gain=0.0 above 0"),
     (lambda s: flux.truncated_normal(2, std=0), ValueError, "truncated_normal: std above 0"),
     (lambda s: flux.truncated_normal(2, lo=3.0), ValueError, "lo=3.0 below hi=2.0"),
     (lambda s: flux.early_stopping(lambda: None, 2)(), TypeError, "the score is None real number"),
@@ -431,6 +459,33 @@ def test_nothing_odd_ends_in_an_accident(name):
             assert not any(words in text for words in ACCIDENTS), (name, what, text)
             assert s.state() == before, (name, what)
         assert open_tape.get() is None and phase.get() is None, (name, what)
+
+
+def test_sizes_of_few_bits_do_not_overflow():
+    """100 + 100 is -56 in int8."""
+    few = flux.glorot_uniform(np.int8(100), np.int8(100), rng=0)
+    np.testing.assert_array_equal(few, flux.glorot_uniform(100, 100, rng=0))
+    layer = flux.Dense(
+        np.int8(100), np.int8(100), init=lambda *sizes: np.full(sizes, sum(sizes) + 0.0)
+    )
+    assert layer.weight.data[0, 0] == 200
+
+
+def test_no_value_is_too_odd_to_be_named():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (10**5000, deep):
+        with pytest.raises(TypeError, match=r"shuffle is <it cannot be printed> \((int|list)\)"):
+            flux.DataLoader(X, shuffle=value)
+
+
+def test_a_value_that_is_refused_is_no_step_of_a_scheduler():
+    s = flux.Scheduler(flux.SGD(), lambda t: 0.5 if t == 1 else "low")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="got 'low'"):
+            s()
+    assert s.t == 1 and s.opt.lr == 0.5
 
 
 def test_checks_of_numbers():

@@ -34,19 +34,21 @@ from .train import train_, update_
 from .compiled import compiled
 from .history import History, TrainingState
 from .callbacks import (
-    throttle, stop, skip, epochs, patience, early_stopping, plateau, stop_early,
+    throttle, stop, skip, epochs, patience, early_stopping, plateau, stop_early, checkpoint,
 )  # fmt: skip
 
 from .data import (
     DataLoader, onehot, onehotbatch, onecold, splitobs, shuffleobs, batch, unbatch, chunk, ncycle,
 )  # fmt: skip
 from . import datasets
+from .saving import save, load_
 from .seeding import seed_
 from .threads import set_threads_
 
 from .errors import (
     FluxError, NotDifferentiableError, RecordingError, NotScalarError, NoGradientError,
-    NotAskedError, NonFiniteLossError, ShapeError, CannotCompileError,
+    NotAskedError, NonFiniteLossError, MutationError, ShapeError, CannotCompileError,
+    CheckpointError,
 )  # fmt: skip
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ kink the slope is the one that is stated. The constants are those of Flux (NNlib
 
 import numpy as np
 
-from .checks import numeric
+from .checks import brief, numeric, to_float
 from .ops.elementwise import clamp
 from .ops.nn import logsoftmax, logsumexp, softmax
 from .primitive import primitive
@@ -33,11 +33,21 @@ def floats(x):
     return x if x.dtype.kind == "f" else numeric(x, "activation").astype(np.float64)
 
 
+def reals(x, name):
+    """x as an array of real numbers, of their own type."""
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    return x if x.dtype.kind == "f" else numeric(x, name)
+
+
 def slope_of(a, name):
     """The parameter of an activation, if it is a number."""
-    if type(a) is not float and (np.ndim(a) or np.asarray(a).dtype.kind not in "fiub"):
-        raise TypeError(f"{name} must be a real number, got {a!r}")
-    return a
+    if type(a) is float or (isinstance(a, Tensor) and a.ndim == 0):
+        return a
+    try:
+        number = to_float(a)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a real number, got {brief(a)}") from None
+    return a if isinstance(a, np.generic) else number
 
 
 def identity(x):
@@ -86,7 +96,7 @@ def relu(x, out=None):
     >>> flux.relu(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 2.])
     """
-    return np.maximum(x, 0, out=out)
+    return np.maximum(reals(x, "relu"), 0, out=out)
 
 
 @primitive(lambda g, y, x, a=0.01: g * slopes(x, np.greater(x, 0), 1.0, a))
@@ -170,8 +180,9 @@ def gelu(x):
     array([  -0.,    0., 1000.])
     """
     x = floats(x)
-    t, _ = gelu_tanh(x)
-    return x * (0.5 * (1 + t))
+    with np.errstate(under="ignore"):  # the square of a tiny number
+        t, _ = gelu_tanh(x)
+        return x * (0.5 * (1 + t))
 
 
 @primitive(lambda g, y, x: g * swish_bend(x, sigmoid(x)))
@@ -195,9 +206,11 @@ def swish_bend(x, s):
     return s + x * s * (1 - s)
 
 
-@primitive(lambda g, y, x: g * sigmoid(x))
+@primitive(lambda g, y: -g * np.expm1(-y))
 def softplus(x):
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which never overflows; slope sigmoid(x).
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which never overflows.
+
+    The slope is sigmoid(x) = 1 - exp(-y), accurate far out on both sides.
 
     Examples
     --------
@@ -206,13 +219,20 @@ def softplus(x):
     array([   0., 1000.])
     """
     x = floats(x)
-    y = np.exp(-np.abs(x))
-    return np.maximum(x, 0) + np.log1p(y)
+    return np.maximum(x, 0) + log1p_exp(-np.abs(x))
 
 
-@primitive(lambda g, y, x: g * sigmoid(-x))
+def log1p_exp(x):
+    """log(1 + exp(x)) for negative x; that the exponential of -1000 is 0 is no error."""
+    with np.errstate(under="ignore"):
+        return np.log1p(np.exp(x))
+
+
+@primitive(lambda g, y: -g * np.expm1(y))
 def logsigmoid(x):
     """log(sigmoid(x)) = -softplus(-x), accurate where the sigmoid is almost 0.
+
+    The slope is sigmoid(-x) = 1 - exp(y).
 
     Examples
     --------
@@ -221,13 +241,14 @@ def logsigmoid(x):
     array([-1000.])
     """
     x = floats(x)
-    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+    return np.minimum(x, 0) - log1p_exp(-np.abs(x))
 
 
 def mish_slope(g, y, x):
-    """t + x (1 - t^2) sigmoid(x) with t = tanh(softplus(x))."""
-    t = np.tanh(softplus(x))
-    return g * (t + x * (1 - t * t) * sigmoid(x))
+    """t + x (1 - t^2) sigmoid(x) with t = tanh(s), s = softplus(x), sigmoid(x) = 1 - exp(-s)."""
+    s = softplus(x)
+    t = np.tanh(s)
+    return g * (t - x * (1 - t * t) * np.expm1(-s))
 
 
 @primitive(mish_slope)
@@ -274,7 +295,8 @@ def hardtanh(x):
     >>> flux.hardtanh(np.array([-3.0, 0.5]))
     array([-1. ,  0.5])
     """
-    return np.clip(x, -1, 1)
+    x = reals(x, "hardtanh")
+    return np.clip(x, 0 if x.dtype.kind == "u" else -1, 1)
 
 
 @primitive(lambda g, y, x: g * inside(x, 0, 6))
@@ -287,4 +309,4 @@ def relu6(x):
     >>> flux.relu6(np.array([-3.0, 0.5, 7.0]))
     array([0. , 0.5, 6. ])
     """
-    return np.clip(x, 0, 6)
+    return np.clip(reals(x, "relu6"), 0, 6)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .checks import brief
 from .errors import NoGradientError
 from .params import Params
 from .tensor import Tensor
@@ -20,7 +21,7 @@ def arguments(args):
             f"{1 + len(args)} arguments"
         )
     data, opt = args[-2:]
-    if isinstance(opt, type) or not hasattr(opt, "step_"):
+    if isinstance(opt, type) or not callable(getattr(opt, "step_", None)):
         what = f"the class {opt.__name__}" if isinstance(opt, type) else f"a {type(opt).__name__}"
         raise TypeError(f"train_: opt must be an optimiser such as ADAM(0.001), got {what}")
     if len(args) == 3:
@@ -58,8 +59,10 @@ def refuse_odd_data(data):
             f"train_: data is a tuple of arrays of shapes {shapes}, whose elements would be passed "
             "one by one. For one datum write [(X, Y)]; for batches DataLoader((X, Y), batchsize=32)"
         )
-    if isinstance(data, (dict, str, np.generic)) or (
-        not hasattr(data, "__iter__") and not hasattr(data, "__getitem__")
+    if (
+        isinstance(data, (dict, str, np.generic, type))
+        or (not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"))
+        or (isinstance(data, np.ndarray) and data.ndim == 0)
     ):
         raise TypeError(
             f"train_: data is a {type(data).__name__}; something to iterate over is wanted, "
@@ -122,6 +125,7 @@ def wants_argument(f):
     ]
     if len(needed) > 1:
         raise TypeError(
-            f"train_: a callback takes nothing or the state; {f!r} wants {len(needed)} arguments"
+            f"train_: a callback takes nothing or the state; {brief(f)} wants {len(needed)} "
+            "arguments"
         )
     return bool(needed)

@@ -8,13 +8,23 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 2**63 - 1  # what NumPy can count to
+
 __all__ = ["as_callable", "as_flag", "as_integer", "as_number", "as_real"]
+
+
+def brief(value: Any) -> str:
+    """A value in one line, for a message: cut short, and never an error of its own."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # nested too deeply, an integer of 5000 digits, a broken __repr__
+        return "<it cannot be printed>"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def shown(value: Any) -> str:
     """A value and its type in one line, for a message."""
-    text = " ".join(repr(value).split())
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+    return f"{brief(value)} ({type(value).__name__})"
 
 
 def as_callable(value: Any, name: str) -> Any:
@@ -56,7 +66,7 @@ def as_flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def as_integer(value: Any, name: str, *, least: int) -> int:
+def as_integer(value: Any, name: str, *, least: int, most: float = LARGEST) -> int:
     """Return `value` as an int; `name` is what the error calls it.
 
     Raises
@@ -64,7 +74,7 @@ def as_integer(value: Any, name: str, *, least: int) -> int:
     TypeError
         If `value` is not an integer: a bool, a float (even a whole one), a string, ...
     ValueError
-        If `value` is smaller than `least`.
+        If `value` is smaller than `least`, or larger than `most`, to which NumPy can count.
 
     Examples
     --------
@@ -82,9 +92,24 @@ def as_integer(value: Any, name: str, *, least: int) -> int:
         number = None
     if number is None:
         raise TypeError(f"{name} is {shown(value)}, but it must be {wanted}")
-    if number < least:
-        raise ValueError(f"{name} is {number}, but it must be {wanted}")
+    if not least <= number <= most:
+        end = "" if number < least else " and below 2**63"
+        raise ValueError(f"{name} is {brief(number)}, but it must be {wanted}{end}")
     return number
+
+
+def to_float(value: Any) -> float:
+    """A real number as a float; a TypeError for what is none, as dates, flags and arrays are."""
+    if isinstance(value, (str, bytes, bool)) or getattr(value, "ndim", False):
+        raise TypeError
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind not in "fiu":
+        raise TypeError
+    return float(value)
+
+
+def is_whole(n: Any) -> bool:
+    """Whether `n` is a whole number: no flag, and no span of time, which NumPy counts as one."""
+    return isinstance(n, (int, np.integer)) and not isinstance(n, (bool, np.timedelta64))
 
 
 def as_number(value: Any, name: str, wanted: str = "a real number") -> float:
@@ -102,22 +127,20 @@ def as_number(value: Any, name: str, wanted: str = "a real number") -> float:
     TypeError: the score is None (NoneType), but it must be a real number
     """
     try:
-        if isinstance(value, (str, bytes, bool, np.bool_)) or np.ndim(value):
-            raise TypeError
-        return float(value)
+        return to_float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} is {shown(value)}, but it must be {wanted}") from None
 
 
-def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
-    """Return `value` as a float; infinity is allowed, NaN is not.
+def as_real(value: Any, name: str, *, least: float = 0.0, finite: bool = False) -> float:
+    """Return `value` as a float; infinity is allowed unless it is to be `finite`, NaN is not.
 
     Raises
     ------
     TypeError
         If `value` is not a real number (a bool is none either).
     ValueError
-        If `value` is NaN or smaller than `least`.
+        If `value` is NaN, smaller than `least`, or infinite against the wish for a finite one.
 
     Examples
     --------
@@ -127,11 +150,26 @@ def as_real(value: Any, name: str, *, least: float = 0.0) -> float:
     Traceback (most recent call last):
     ValueError: timeout is -1, but it must be a number of at least 0
     """
-    wanted = "a number" if least == -math.inf else f"a number of at least {least:g}"
+    wanted = "a finite number" if finite else "a number"
+    wanted += "" if least == -math.inf else f" of at least {least:g}"
     number = as_number(value, name, wanted)
-    if math.isnan(number) or number < least:
-        raise ValueError(f"{name} is {value!r}, but it must be {wanted}")
+    if math.isnan(number) or number < least or (finite and math.isinf(number)):
+        raise ValueError(f"{name} is {brief(value)}, but it must be {wanted}")
     return number
+
+
+def item(things: Any, i: Any, who: str, what: str) -> Any:
+    """`things[i]`; what is no place in them is refused in the words of their owner."""
+    try:
+        if isinstance(i, (bool, np.bool_)):  # to Python True is 1; as a place it is a mistake
+            raise TypeError
+        return things[i]
+    except (IndexError, TypeError) as error:
+        kind = IndexError if isinstance(error, IndexError) else TypeError
+        raise kind(
+            f"{who}: {brief(i)} is not the place of a {what}; there are {len(things)}, "
+            "counted from 0"
+        ) from None
 
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))

@@ -77,8 +77,25 @@ class CannotCompileError(FluxError, TypeError):
     """A compiled function does something that would be frozen as it was when it was recorded."""
 
 
+class MutationError(RecordingError):
+    """An array was written to between its use in a function and the way back through it.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> buffer = np.ones(10_000)
+    >>> def loss(w):
+    ...     total = np.sum(w * buffer)
+    ...     buffer[:] = 2.0
+    ...     return total
+    >>> flux.gradient(loss, np.ones(10_000))
+    Traceback (most recent call last):
+    tinyflux.errors.MutationError: multiply: an operand of shape (10000,) was written to after ...
+    """
+
+
 class NonFiniteLossError(FluxError, FloatingPointError):
-    """The loss became NaN or infinite; nothing was updated with it.
+    """The loss or a gradient became NaN or infinite; nothing was updated with it.
 
     Attributes
     ----------
@@ -101,6 +118,19 @@ class NonFiniteLossError(FluxError, FloatingPointError):
         super().__init__(message)
         self.step = step
         self.value = value
+
+
+class CheckpointError(FluxError, ValueError):
+    """A file that `load_` refuses: damaged, not written by `save`, or of another model.
+
+    Examples
+    --------
+    >>> import tempfile, tinyflux as flux
+    >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+    ...     flux.load_(file.name, flux.Dense(2, 1))
+    Traceback (most recent call last):
+    tinyflux.errors.CheckpointError: load_: ... was refused: it is no .npz file that ...
+    """
 
 
 class ShapeError(FluxError, ValueError):

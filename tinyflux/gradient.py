@@ -9,7 +9,8 @@ from contextvars import Context, copy_context
 
 import numpy as np
 
-from .checks import as_callable, real_array
+from .borrowing import check
+from .checks import as_callable, as_number, real_array
 from .errors import NotScalarError
 from .grads import Grads
 from .params import Params
@@ -83,7 +84,7 @@ def withgradient(f, *args):
     >>> flux.withgradient(lambda x, y: x * y, 2.0, 5.0)
     (np.float64(10.0), (array(5.), array(2.)))
     """
-    if hasattr(f, "lend") and recording() is None:
+    if hasattr(type(f), "lend") and recording() is None:
         return f.withgradient(args)
     as_callable(f, "gradient: f")
     pull = Pullback(f, args)
@@ -112,11 +113,11 @@ def pullback(f, *args):
     >>> value, back(np.array([1.0, 10.0]))
     (array([1., 4.]), (array([ 2., 40.]),))
     """
-    if hasattr(f, "lend") and recording() is None:  # compiled
+    if hasattr(type(f), "lend") and recording() is None:  # compiled
         return f.pullback(args)
-    pull = Pullback(as_callable(f, "pullback: f"), args)
+    pull = Pullback(as_callable(f, "pullback: f"), args, careful=True)
     out = pull.output
-    if not isinstance(out, (int, float)) and getattr(out, "dtype", NO_NUMBER).kind not in "fiub":
+    if not isinstance(out, (int, float)) and not is_numeric(out):
         raise NotScalarError(f"the function returned {brief_type(out)}; an array is wanted")
     return pull.value, pull
 
@@ -124,7 +125,10 @@ def pullback(f, *args):
 # ------------------------------------------------------------------------------- recording
 
 
-NO_NUMBER = np.dtype(object)
+def is_numeric(out):
+    """Whether what a function returned is an array of real numbers."""
+    dtype = getattr(out, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub"
 
 
 class Pullback:
@@ -132,11 +136,11 @@ class Pullback:
 
     __slots__ = ("begin", "output", "ps", "rows", "tape", "value", "wanted")
 
-    def __init__(self, f, args):
+    def __init__(self, f, args, careful=False):
         self.ps = as_params(args)
         outer = recording()
         if outer is None:
-            self.tape = tape = Tape()
+            self.tape = tape = Tape(careful)
             try:  # a context is left for certain, whatever exception comes, and when
                 self.output = out = copy_context().run(self.record, f, args, None)
             finally:
@@ -151,7 +155,8 @@ class Pullback:
             self.rows = outer.rows[self.begin :]
         self.value = out
         if outer is None and type(out) is Tensor:
-            self.value = out.data if out.mark is mark else np.array(out.data)
+            ours = out.mark is mark and id(out) not in self.wanted
+            self.value = out.data if ours else np.array(out.data)
 
     def record(self, f, args, outer):
         """What `f` returns, its rows on the tape."""
@@ -162,6 +167,9 @@ class Pullback:
             self.wanted, args = self.ps.by_id, ()
         else:
             args = [own_leaf(a, i, outer) for i, a in enumerate(args)]
+            if outer is None:  # used in another thread they raise, as all that is recorded does
+                for t in args:
+                    t.mark = tape.mark
             self.wanted = {id(t): t for t in args}
         self.begin = len(tape.rows)  # what makes an argument lies before the function
         tape.sources = tape.sources | self.wanted if outer is not None else self.wanted
@@ -180,6 +188,8 @@ class Pullback:
         if type(out) is not Tensor:
             return [None] * len(self.wanted)
         grads = {id(out): seed}
+        if self.tape.watched:
+            check(self.tape)
         if open_tape.get() is self.tape:
             walk(depending_on(self.wanted, self.rows), grads, record=True)
         elif type(seed) is Tensor:
@@ -220,8 +230,9 @@ def own_leaf(a, i, outer):
             "For the parameters of a model: gradient(lambda: loss(x, y), params(model))"
         )
     if type(a) is int:
-        a = float(a)
-    return recorded(real_array(a, f"gradient: argument {i + 1}"), None)
+        a = as_number(a, f"gradient: argument {i + 1}")
+    array = real_array(a, f"gradient: argument {i + 1}")
+    return recorded(array.view(), None)  # a view: somebody else's memory
 
 
 # ------------------------------------------------------------------------------- walking back

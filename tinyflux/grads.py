@@ -5,10 +5,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .checks import as_array, as_callable, as_number, numeric
+from .checks import as_array, as_callable, as_number, numeric, shown
 from .errors import NotAskedError
 from .params import Params
 from .tensor import Tensor
+
+PLAIN = {np.ndarray, type(None)}
+NUMERIC = (np.ndarray, np.generic, Tensor, int, float, type(None))
 
 
 class Grads(Mapping):
@@ -42,9 +45,15 @@ class Grads(Mapping):
     def __init__(self, params, arrays):
         # What becomes of the original does not concern the gradients.
         self.params = params.copy() if type(params) is Params else Params(params)
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(f"Grads: arrays is {shown(arrays)}, but it must be a list of arrays")
+        if not PLAIN.issuperset(map(type, arrays)):
+            for g in arrays:
+                if not isinstance(g, NUMERIC):
+                    raise TypeError(f"Grads: got {shown(g)}; arrays of numbers or None are wanted")
         if len(arrays) != len(self.params):
             raise ValueError(f"Grads: got {len(arrays)} arrays for {len(self.params)} parameters")
-        self._arrays = arrays  # in the order of params
+        self._arrays = list(arrays)  # in the order of params
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError("Grads map parameters to arrays and are no array: use gs[W] or gs.values()")
@@ -168,8 +177,8 @@ def _factor(value):
     """A number by which all gradients are multiplied; it may be one that is recorded."""
     if isinstance(value, Tensor) and value.ndim == 0:
         return value
-    as_number(value, "the factor of Grads")
-    return value
+    number = as_number(value, "the factor of Grads")
+    return value if isinstance(value, (np.generic, np.ndarray)) else number
 
 
 def _sum(a, b):

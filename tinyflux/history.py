@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 from .checks import as_number
 
@@ -134,3 +135,7 @@ class TrainingState:
     opt = property(lambda self: self.run.opt)
     history = property(lambda self: self.run.history)
     elapsed = property(lambda self: self.run.history.seconds)
+
+    def __getstate__(self):  # of a copy or a pickle: without the loss and the loop itself
+        run = SimpleNamespace(ps=self.params, opt=self.opt, history=self.history)
+        return {**vars(self), "run": run}

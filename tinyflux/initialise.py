@@ -17,9 +17,10 @@ import math
 
 import numpy as np
 
-from .checks import as_real
+from .checks import LARGEST, as_real, brief, is_whole
 from .seeding import generator
 
+OVERFLOW = float(np.finfo(np.float32).max)
 SQRT2 = math.sqrt(2)  # makes up for the half that relu sets to 0
 
 
@@ -47,13 +48,25 @@ def initialiser(make):
             return functools.partial(init, rng=rng, **options)
         if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
             shape = tuple(shape[0])
-        if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in shape):
-            raise TypeError(f"{make.__name__}: the sizes must be whole numbers, got {shape}")
+        shape = sizes(shape, make.__name__)
         for name, value in options.items():
             options[name] = as_real(value, f"{make.__name__}: {name}", least=-math.inf)
-        return make(tuple(shape), generator(rng), **options).astype(np.float32, copy=False)
+            if not abs(options[name]) < OVERFLOW and name not in ("lo", "hi"):
+                raise ValueError(f"{make.__name__}: {name}={value} is too large for float32")
+        return make(shape, generator(rng), **options).astype(np.float32, copy=False)
 
     return init
+
+
+def sizes(shape, who):
+    """A shape as a tuple of ints, if an array can have it."""
+    for n in shape:
+        if not is_whole(n) or n < 0:
+            raise TypeError(f"{who}: the sizes must be whole numbers, got {brief(shape)}")
+    shape = tuple(map(int, shape))  # whole numbers of few bits would overflow in a product
+    if math.prod(n or 1 for n in shape) > LARGEST // 8:
+        raise ValueError(f"{who}: no array can have as many elements as {brief(shape)}")
+    return shape
 
 
 def uniform(shape, rng, limit):
@@ -158,6 +171,8 @@ def lecun_normal(shape, rng, gain=1.0):
     >>> flux.lecun_normal(100, 500, rng=0).shape
     (100, 500)
     """
+    if gain <= 0:
+        raise ValueError(f"lecun_normal: gain={gain} must be above 0")
     return truncated_normal(shape, rng=rng, std=gain / math.sqrt(fans(shape)[0]))
 
 

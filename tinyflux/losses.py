@@ -10,7 +10,7 @@ Flux 0.12; eps is the machine epsilon of the prediction's type.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
-from .checks import as_number
+from .checks import as_number, brief, is_whole
 from .primitive import fused, sample
 from .targets import as_numbers, eps_of, target
 from .tensor import Tensor
@@ -117,7 +117,8 @@ def huber_loss(yhat, y, *, delta=1.0, agg=np.mean):
     >>> losses.huber_loss([0.0, 0.0], [0.5, 3.0], agg=lambda e: e.tolist())
     [0.125, 2.5]
     """
-    if not as_number(delta, "huber_loss: delta") > 0:
+    delta = as_number(delta, "huber_loss: delta")
+    if not delta > 0:
         raise ValueError(f"huber_loss: delta must be positive, got {delta!r}")
     yhat, y = target("huber_loss", yhat, y, agg)
     e = np.abs(yhat - y)
@@ -246,7 +247,7 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
 
 
 def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
-    """agg((1 - y) yhat - logsigmoid(yhat)), for scores of any size.
+    """agg(-y logsigmoid(yhat) - (1 - y) logsigmoid(-yhat)), for scores of any size.
 
     Takes what `mse` takes; y is 0 or 1, or in between.
 
@@ -257,7 +258,7 @@ def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
     1000.0
     """
     yhat, y = target("logitbinarycrossentropy", yhat, y, agg)
-    return agg((1 - y) * yhat - logsigmoid(yhat))
+    return agg(-y * logsigmoid(yhat) - (1 - y) * logsigmoid(-yhat))
 
 
 # ------------------------------------------------------------------------------- softer targets
@@ -283,15 +284,14 @@ def label_smoothing(y, alpha, *, axis=-1):
     >>> losses.label_smoothing([[0.0, 1.0]], 0.2)
     array([[0.1, 0.9]])
     """
-    if not 0 < as_number(alpha, "label_smoothing: alpha") < 1:
+    alpha = as_number(alpha, "label_smoothing: alpha")
+    if not 0 < alpha < 1:
         raise ValueError(f"label_smoothing: alpha must lie between 0 and 1, got {alpha!r}")
     y = y if type(y) is Tensor else as_numbers("label_smoothing", "y", y)
     if axis is not None and y.ndim == 0:
         raise ValueError("label_smoothing: got a single number; use axis=None for two classes")
-    if axis is not None and (
-        not isinstance(axis, (int, np.integer)) or not -y.ndim <= axis < y.ndim
-    ):
-        raise ValueError(f"label_smoothing: axis={axis!r} is not an axis of shape {y.shape}")
+    if axis is not None and (not is_whole(axis) or not -y.ndim <= axis < y.ndim):
+        raise ValueError(f"label_smoothing: axis={brief(axis)} is not an axis of shape {y.shape}")
     k = 2 if axis is None else y.shape[axis]
     if k == 0:
         raise ValueError(f"label_smoothing: there is no class along axis {axis} of {y.shape}")

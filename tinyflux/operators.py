@@ -6,7 +6,7 @@ Outside a gradient the result is a plain array, as everywhere.
 import numpy as np
 
 from .errors import RecordingError
-from .ops.index import getitem, picked
+from .ops.index import picked
 from .primitive import OPERATIONS, primitive, sample
 from .protocols import no_gradient
 from .tape import recording
@@ -79,9 +79,7 @@ def transpose(self, *axes):
 
 def item(self, index):
     """t[index]; the index may hold whole numbers that `compiled` records."""
-    if (type(index) is tuple and Tensor in map(type, index)) or type(index) is Tensor:
-        return picked(self, index)
-    return getitem(self, index=index)
+    return picked(self, index)
 
 
 def item_set(self, index, value):

@@ -4,8 +4,11 @@ It goes by identity: two parameters with equal values are two parameters, and on
 two places is one. It holds references, never copies.
 """
 
+from itertools import islice
+
 import numpy as np
 
+from .checks import brief, item, shown
 from .tensor import Tensor
 from .walking import named_tensors
 
@@ -40,11 +43,11 @@ class Params:
         self._names = {}
         if isinstance(tensors, Tensor) or not np.iterable(tensors):
             tensors = [tensors]
-        tensors = list(tensors)
-        names = [None] * len(tensors) if names is None else names
-        if not np.iterable(names) or len(names := list(names)) != len(tensors):
-            raise ValueError(f"Params: wanted {len(tensors)} names for the Tensors, got {names!r}")
-        for t, name in zip(tensors, names, strict=True):
+        tensors = [leaf(t) for t in tensors]
+        names, n = [None] * len(tensors) if names is None else names, len(tensors)
+        if not np.iterable(names) or len(known := list(islice(names, n + 1))) != n:
+            raise ValueError(f"Params: wanted {n} names for the Tensors, got {brief(names)}")
+        for t, name in zip(tensors, known, strict=True):
             self.add(t, name)
 
     def add(self, t, name=None):
@@ -63,14 +66,9 @@ class Params:
         >>> ps
         Params([offset (1,)])
         """
-        if not isinstance(t, Tensor):
-            raise TypeError(
-                f"Params holds Tensors, got {type(t).__name__}; for the parameters of a model "
-                "write params(model)"
-            )
-        if t.mark is not None:
-            raise TypeError("Params holds leaves, got a value that was computed by an operation")
-        if id(t) not in self.by_id:
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"Params: a name is {shown(name)}, but it must be a string")
+        if id(leaf(t)) not in self.by_id:
             self.by_id[id(t)] = t
             self._names[id(t)] = name
 
@@ -98,7 +96,7 @@ class Params:
     def name(self, t):
         """What to call `t` in a message: its path in the model, or its shape."""
         name = self._names.get(id(t))
-        return name or f"Tensor of shape {np.shape(t)}"
+        return name or f"Tensor of shape {np.shape(t) if isinstance(t, Tensor) else brief(t)}"
 
     def names(self):
         """The names in order.
@@ -121,7 +119,7 @@ class Params:
         return id(t) in self.by_id
 
     def __getitem__(self, i):
-        return list(self.by_id.values())[i]
+        return item(list(self.by_id.values()), i, "Params", "parameter")
 
     def __or__(self, other):
         other = other if isinstance(other, Params) else Params(other)
@@ -135,7 +133,7 @@ class Params:
 
     def __eq__(self, other):
         if not isinstance(other, Params):
-            return NotImplemented
+            return False  # and not NotImplemented, for an array would compare element by element
         return list(self.by_id) == list(other.by_id)
 
     __hash__ = None  # type: ignore[assignment]
@@ -149,6 +147,18 @@ class Params:
     def __repr__(self):
         shown = (f"{self._names.get(id(t)) or 'Tensor'} {t.shape}" for t in self)
         return f"Params([{', '.join(shown)}])"
+
+
+def leaf(t):
+    """`t`, if it is a Tensor that was made by the user."""
+    if not isinstance(t, Tensor):
+        raise TypeError(
+            f"Params holds Tensors, got {type(t).__name__}; for the parameters of a model "
+            "write params(model)"
+        )
+    if t.mark is not None:
+        raise TypeError("Params holds leaves, got a value that was computed by an operation")
+    return t
 
 
 def params(*models):

@@ -14,7 +14,8 @@ There are four forms, and each is one statement that says everything about its o
 
 Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules are plain NumPy, so
 they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
-No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
+No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once. Nor
+about slopes that are infinite or undefined where nobody asks for them: `singular=True` does.
 
 What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it
 through `protocols.py`.
@@ -24,12 +25,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
+from .borrowing import kept
 from .checks import as_operand
 from .errors import foreign, out_refused
 from .tape import open_tape
@@ -40,8 +42,8 @@ IN_PLACE: dict[Any, Operation] = {}  # elementwise ones that can overwrite their
 PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_gradient`
 
 
-# Types of operands that are used as they are; anything else is converted.
-ORDINARY = {np.ndarray, float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
+# Types of operands that are used as they are, like arrays; anything else is converted.
+ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
 
 class Sample(NamedTuple):
@@ -73,6 +75,11 @@ class Operation:
         position in `live`, for operands that share work or whose number varies.
     body : callable or None
         For `fused`: the definition; for `composed`: all there is.
+    singular : bool
+        Whether a slope can be infinite or undefined: where the incoming gradient is 0, the
+        derivative is 0 all the same (see `cleared`).
+    needs : tuple of tuples, optional
+        For each operand, the positions of those that its derivative reads; None: of all.
     samples, domain
         Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
@@ -86,6 +93,8 @@ class Operation:
         *,
         joint=None,
         body=None,
+        singular=False,
+        needs=None,
         samples=None,
         domain=(-2.0, 2.0),
         doc=None,
@@ -93,14 +102,15 @@ class Operation:
         self.name = public if isinstance(public, str) else public.__name__
         self.public = self if isinstance(public, str) else public
         self.kernel = kernel
-        self.rules = tuple(rules)
+        self.rules = tuple(map(zero_kills, rules)) if singular else tuple(rules)
         self.joint = joint
         self.body = body
         self.samples = samples
         self.domain = domain
         self.__doc__ = doc
         self.__name__ = self.name
-        self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
+        self.needs, self._reads = needs, {}
+        self._short = tuple(r is not None and takes_no_operand(r) for r in rules)
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -117,18 +127,36 @@ class Operation:
                 elif t.mark is not None and t.mark.open:
                     raise foreign(self.name)
                 arrays.append(t.data)
-            elif kind is ndarray or kind in ORDINARY:
+            elif (kind is ndarray and (tape is None or not t.dtype.hasobject)) or kind in ORDINARY:
                 arrays.append(t)
             else:
                 arrays.append(as_operand(t, self.name))
+        if live and not tape.tracing:
+            key = (len(arrays), *live)
+            for i in self._reads[key] if key in self._reads else self.reads(key):
+                a, t = arrays[i], operands[i]
+                if type(a) is ndarray:
+                    if type(t) is not Tensor or t.mark is not tape.mark or a.base is not None:
+                        arrays[i] = kept(tape, a, self)
         y = self.kernel(*arrays, **params)
         if not live:
             return y
+        if y is arrays[0]:  # a view tells that it may be somebody else's memory
+            y = y.view()
         output = new(Tensor)
         output.data = y
         output.mark = tape.mark
         tape.rows.append((self, operands, arrays, params, output, live))
         return output
+
+    def reads(self, key):
+        """The positions of the operands, n in all, that the rules of `n, *live` read."""
+        n, *live = key
+        short = self.joint is None and all(self._short[i] or not self.rules[i] for i in live)
+        every = range(0 if short else n)
+        positions = every if self.needs is None else {k for i in live for k in self.needs[i]}
+        found = self._reads[key] = tuple(positions)
+        return found
 
     def __repr__(self):
         return self.name
@@ -196,6 +224,25 @@ def takes_out(kernel):
     return isinstance(kernel, np.ufunc) or (code is not None and "out" in code.co_varnames)
 
 
+def zero_kills(r):
+    """A rule whose result is 0, and not nan, where the incoming gradient is 0."""
+    if r is None:
+        return None
+
+    @wraps(r)
+    def guarded(g, y, *operands, **params):
+        d = r(g, y, *operands, **params)
+        return cleared(d, g) if type(d) is Tensor or has_nan(d) else d
+
+    return guarded
+
+
+def has_nan(d):
+    """Whether an array holds a nan; a sum of squares tells it at the least cost."""
+    total = np.vdot(d, d)
+    return total != total
+
+
 # ------------------------------------------------------------------------------- declaring
 
 
@@ -259,6 +306,23 @@ def late(module, name):
 
     call.__name__, call.__module__ = name, module
     return call
+
+
+@primitive(
+    lambda g, y, d, by: np.where(np.logical_and(np.isnan(d), np.equal(by, 0)), 0, g),
+    None,
+    samples=(),
+)
+def cleared(d, g, out=None):
+    """d, with 0 in the place of nan where g is 0: no slope counts where nobody asks for it.
+
+    So the gradient of np.where(x > 0, np.sqrt(x), 0) is 0 at 0 and below, where 0 times an
+    infinite or undefined slope would be nan.
+    """
+    y = np.where(np.logical_and(np.isnan(d), np.equal(g, 0)), 0, d) if has_nan(d) else d
+    if out is not None and out is not y:
+        np.copyto(out, y)
+    return y
 
 
 def _find(name):

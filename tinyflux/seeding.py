@@ -6,13 +6,14 @@ Every function that draws takes `rng=` and hands it to `generator`. NumPy's own 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from typing import Any
 
 import numpy as np
 
-from .checks import as_integer
+from .checks import as_integer, shown
 
 __all__ = ["generator", "seed_"]
 
@@ -59,10 +60,10 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
         return rng
     if rng is not None:
         try:
-            return np.random.default_rng(as_integer(rng, "rng", least=0))
+            return np.random.default_rng(as_integer(rng, "rng", least=0, most=math.inf))
         except TypeError:
             raise TypeError(
-                f"rng is {rng!r} ({type(rng).__name__}), but it must be a numpy.random.Generator, "
+                f"rng is {shown(rng)}, but it must be a numpy.random.Generator, "
                 "a seed (an integer of at least 0) or None; np.random.default_rng(seed) makes one"
             ) from None
     with _lock:
@@ -93,7 +94,7 @@ def seed_(n: int) -> None:
     True
     """
     global _default
-    fresh = np.random.default_rng(as_integer(n, "seed", least=0))
+    fresh = np.random.default_rng(as_integer(n, "seed_: n", least=0, most=math.inf))
     with _lock:
         _default = fresh
 

@@ -48,14 +48,15 @@ class Tape:
     x4 = multiply(x3, x2)  () float64
     """
 
-    __slots__ = ("mark", "rows", "sources")
+    __slots__ = ("careful", "mark", "rows", "sources", "watched")
     tracing = False  # True for the tape of `compiled`, on which everything counts
     training = True  # whether layers behave as in training; `compiled` also records their use
 
-    def __init__(self):
+    def __init__(self, careful=False):
         self.rows = []
         self.mark = Mark()
         self.sources = {}  # id -> leaf Tensor: the leaves that gradients are taken for
+        self.careful, self.watched = careful, []  # see `borrowing.py`
 
     def __len__(self):
         return len(self.rows)

@@ -18,11 +18,10 @@ def target(name, yhat, y, agg=np.mean, classes=False):
     if b is None:
         b = y = as_numbers(name, "y", y)
     shape, dtype = a.shape, a.dtype
-    if dtype.kind != "f":
+    if dtype.kind != "f" or dtype.itemsize < 4:  # where small integers wrap and float16 overflows
         numeric(a, f"{name}: yhat")
-        if dtype.kind == "b":
-            a = yhat = yhat.astype(np.float64)
-            dtype = a.dtype
+        a = yhat = yhat.astype(np.float32 if dtype.kind == "f" else np.float64)
+        dtype = a.dtype
     if a.size == 0:
         raise ValueError(f"{name}: got an empty batch (shape {shape}), whose loss is not defined")
     if b.shape != shape:
@@ -74,5 +73,5 @@ def misfit(name, shape, y, classes):
 def eps_of(name, yhat, eps):
     """What keeps a logarithm finite: `eps`, or the machine epsilon of the type of a prediction."""
     if eps is not None:
-        return as_real(eps, f"{name}: eps")
+        return as_real(eps, f"{name}: eps", finite=True)
     return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)

@@ -48,8 +48,9 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     >>> flux.gradcheck(lambda x, y: np.sum(np.sin(x) * y), np.ones(3), np.ones(3))
     gradcheck: all 6 entries agree; the worst is argument 1 at (0,): gradient 0.540302, ...
     """
-    rtol, atol = as_real(rtol, "gradcheck: rtol"), as_real(atol, "gradcheck: atol")
-    step = None if step is None else as_real(step, "gradcheck: step")
+    rtol = as_real(rtol, "gradcheck: rtol", finite=True)
+    atol = as_real(atol, "gradcheck: atol", finite=True)
+    step = None if step is None else as_real(step, "gradcheck: step", finite=True)
     given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
     args = [np.array(a, order="C") for a in given]
     args = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in args]

@@ -24,7 +24,7 @@ from .arguments import (
     wants_argument,
 )
 from .callbacks import SkipDatum, StopTraining, phase
-from .checks import as_callable, as_flag, shown
+from .checks import as_callable, as_flag, brief, is_whole, shown
 from .errors import NoGradientError, NonFiniteLossError, NotAskedError
 from .gradient import Pullback
 from .grads import Grads
@@ -53,7 +53,7 @@ def update_(opt, ps, gs):
     >>> W
     Tensor([0.8, 1.6])
     """
-    if isinstance(opt, type) or not hasattr(opt, "step_"):
+    if isinstance(opt, type) or not callable(getattr(opt, "step_", None)):
         raise TypeError(f"update_: opt must be an optimiser such as ADAM(0.001), got {shown(opt)}")
     if not isinstance(gs, Mapping):
         raise TypeError(f"update_: gs must be what gradient(f, ps) returns, got {shown(gs)}")
@@ -142,8 +142,8 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     as_callable(loss, "train_: the loss")
     ps, data, opt = arguments(args)
     refuse_odd_data(data)
-    if not isinstance(epochs, (int, np.integer)) or isinstance(epochs, bool) or epochs < 0:
-        raise TypeError(f"train_: epochs must be a whole number of at least 0, got {epochs!r}")
+    if not is_whole(epochs) or epochs < 0:
+        raise TypeError(f"train_: epochs must be a whole number of at least 0, got {brief(epochs)}")
     progress = as_flag(progress, "train_: progress")
     run = Run(loss, ps, opt, cb)
     # What the loop sets is gone when its context is left, whatever exception comes, and when.
@@ -161,7 +161,7 @@ class Run:
         self.callbacks = [] if cb is None else list(cb) if isinstance(cb, (list, tuple)) else [cb]
         for f in self.callbacks:
             if not callable(f):
-                raise TypeError(f"train_: a callback must be a function, got {f!r}")
+                raise TypeError(f"train_: a callback must be a function, got {brief(f)}")
         self.takes_state = [wants_argument(f) for f in self.callbacks]
         self.history = History()
         self.step = 0
@@ -289,7 +289,10 @@ class Run:
 
     def finite(self, value):
         """The loss as a float; NaN and infinity are refused."""
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            value = math.inf
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"the loss is {value} at step {self.step}; nothing was updated with it. Look at "

@@ -104,7 +104,7 @@ def epochs(n: int, *, log: Callable[[str], Any] | None = _info) -> Iterator[int]
     """
     if log is not None:
         as_callable(log, "epochs: log")
-    return _count(as_integer(n, "n", least=0), log)
+    return _count(as_integer(n, "epochs: n", least=0), log)
 
 
 def _count(n: int, log: Callable[[str], Any] | None) -> Iterator[int]:

@@ -42,12 +42,15 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
     [False, False, False, True, True]
     """
     as_callable(predicate, "patience: predicate")
-    wait = as_integer(wait, "wait", least=0)
+    wait = as_integer(wait, "patience: wait", least=0)
     count = 0
 
     def trigger(*args: Any, **kwargs: Any) -> bool:
         nonlocal count
-        count = count + 1 if predicate(*args, **kwargs) else 0
+        held = predicate(*args, **kwargs)
+        if getattr(held, "ndim", 0):
+            raise TypeError(f"patience: predicate returned {shown(held)}; wanted True or False")
+        count = count + 1 if held else 0
         return count >= wait
 
     return trigger
@@ -103,17 +106,19 @@ def early_stopping(
     as_callable(f, "early_stopping: f")
     as_callable(distance, "early_stopping: distance")
     min_dist = as_real(min_dist, "early_stopping: min_dist", least=-math.inf)
+    if distance is _drop:
+        as_number(init_score, "early_stopping: init_score")
     best = init_score
 
     def stuck(*args: Any, **kwargs: Any) -> bool:
         nonlocal best
         score = f(*args, **kwargs)
-        gain = distance(best, score)
+        gain = as_number(distance(best, score), "early_stopping: the distance")
         if gain >= 0:
             best = score
         return not gain >= min_dist  # also where the gain is NaN
 
-    return patience(stuck, as_integer(delay, "delay", least=0))
+    return patience(stuck, as_integer(delay, "early_stopping: delay", least=0))
 
 
 def plateau(
@@ -158,17 +163,26 @@ def plateau(
     as_callable(f, "plateau: f")
     as_callable(distance, "plateau: distance")
     min_dist = as_real(min_dist, "plateau: min_dist", least=-math.inf)
+    if distance is _drop:
+        as_number(init_score, "plateau: init_score")
     last = init_score
 
     def flat(*args: Any, **kwargs: Any) -> bool:
         nonlocal last
         score = f(*args, **kwargs)
-        moved = abs(distance(last, score))
+        moved = abs(as_number(distance(last, score), "plateau: the distance"))
         if moved >= 0:
             last = score
         return not moved >= min_dist
 
-    return patience(flat, as_integer(width, "width", least=0))
+    return patience(flat, as_integer(width, "plateau: width", least=0))
+
+
+def _parameter(p: Any) -> Any:
+    """`p`, if it has its array in `.data`."""
+    if isinstance(p, np.ndarray) or not isinstance(getattr(p, "data", None), np.ndarray):
+        raise TypeError(f"stop_early: ps holds {shown(p)}; write params(model)")
+    return p
 
 
 class stop_early:
@@ -225,11 +239,8 @@ class stop_early:
         as_callable(f, "stop_early: f")
         functools.update_wrapper(self, f, updated=())  # the loop asks for the signature
         self.f = f
-        self.delay = as_integer(delay, "delay", least=1)
-        self.ps = list(ps) if np.iterable(ps) else [ps]
-        for p in self.ps:
-            if not isinstance(getattr(p, "data", None), np.ndarray):
-                raise TypeError(f"stop_early: ps holds {shown(p)}; write params(model)")
+        self.delay = as_integer(delay, "stop_early: delay", least=1)
+        self.ps = [_parameter(p) for p in (ps if np.iterable(ps) else [ps])]
         self.restore = as_flag(restore, "stop_early: restore")
         self.best = math.inf
         self._kept: list[np.ndarray] = []

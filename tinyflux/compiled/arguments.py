@@ -60,7 +60,7 @@ def signature(args, kwargs):
             arrays.append(a)
             parts.append((np.shape(a), a.dtype))
         else:
-            parts.append((kind, repr(a)) if isinstance(a, PLAIN) else Same(a))
+            parts.append((kind, written(a)) if isinstance(a, PLAIN) else Same(a))
 
     for a in args:
         if type(a) is np.ndarray:
@@ -71,6 +71,11 @@ def signature(args, kwargs):
     if kwargs:
         note(kwargs)
     return tuple(parts), arrays
+
+
+def written(a):
+    """A plain value as text; an integer to base 16, which has no limit of digits."""
+    return hex(a) if type(a) is int else repr(a)
 
 
 class Same:

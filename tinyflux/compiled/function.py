@@ -10,6 +10,7 @@ from types import MethodType
 
 import numpy as np
 
+from ..checks import brief
 from ..errors import CannotCompileError, NotScalarError
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
@@ -128,7 +129,7 @@ class Compiled:
 
     def __init__(self, f):
         if not callable(f):
-            raise TypeError(f"compiled: a function is wanted, got {f!r}")
+            raise TypeError(f"compiled: a function is wanted, got {brief(f)}")
         functools.update_wrapper(self, f, updated=())
         self.__name__ = getattr(f, "__name__", type(f).__name__.lower())
         self.f = f
@@ -238,7 +239,12 @@ class Compiled:
         entry = self.latest
         if entry is not None and entry.fits(args, kwargs, wanted) and entry.check():
             return entry, args
-        key, arguments = signature(args, kwargs)
+        try:
+            key, arguments = signature(args, kwargs)
+        except RecursionError:
+            raise TypeError(
+                f"compiled {self.__name__}: an argument is nested too deeply, or contains itself"
+            ) from None
         asked = tuple(wanted.by_id) if isinstance(wanted, Params) else wanted
         entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():

@@ -4,6 +4,7 @@ Operations of ours are replaced by what their kernels do: the kernel runs once m
 values, so that it writes down its own NumPy calls. Nothing about an operation is said twice.
 """
 
+from contextvars import copy_context
 from typing import NamedTuple
 
 import numpy as np
@@ -172,9 +173,8 @@ class Program:
                 recorded(a, None) if v.const is None or isinstance(a, np.ndarray) else a
                 for v, a in zip(given, arrays)
             ]
-            tape = LoweringTape()
             try:
-                out = recorded_on(tape, watched, function, inside, params)
+                tape, out = copy_context().run(on_its_own_tape, function, inside, params)
                 if type(out) is Tensor:  # anything else does not depend on the operands any more
                     break
             except (FluxError, TypeError, AttributeError, ValueError, RecursionError):
@@ -190,8 +190,9 @@ class Program:
         return self.value(out)
 
 
-def watched(function, operands, params):
-    """What a kernel returns, under settings that are nobody's: what it silences itself is seen."""
+def on_its_own_tape(function, operands, params):
+    """(tape, result) of a kernel, under settings that are nobody's: what it silences is seen."""
     np.seterr(all="call")
     np.seterrcall(lambda *_: None)
-    return function(*operands, **params)
+    tape = LoweringTape()
+    return tape, recorded_on(tape, function, *operands, **params)

@@ -213,12 +213,12 @@ class LoweringTape(TracingTape):
         return out
 
 
-def recorded_on(tape, f, *args):
+def recorded_on(tape, f, *args, **kwargs):
     """What `f` returns; everything in it goes onto `tape`."""
 
     def run():
         open_tape.set(tape)
-        return f(*args)
+        return f(*args, **kwargs)
 
     try:  # a context is left for certain, whatever exception comes, and when
         return copy_context().run(run)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_callable, as_flag, as_integer, shown
+from ..checks import as_array, as_callable, as_flag, as_integer, shown
 from ..seeding import generator
 from .structure import arrays, treemap
 
@@ -79,7 +79,7 @@ class DataLoader:
         collate: Callable[[list[Any]], Any] | None = None,
     ):
         self.data, self._n = arrays(data[0] if len(data) == 1 else data, "DataLoader")
-        self.batchsize = as_integer(batchsize, "batchsize", least=1)
+        self.batchsize = as_integer(batchsize, "DataLoader: batchsize", least=1)
         if self.batchsize > self._n:
             warnings.warn(
                 f"batchsize is {self.batchsize}, but there are only {self._n} observations; "
@@ -87,10 +87,10 @@ class DataLoader:
                 stacklevel=2,
             )
             self.batchsize = self._n
-        self.shuffle = as_flag(shuffle, "shuffle")
-        self.partial = as_flag(partial, "partial")
+        self.shuffle = as_flag(shuffle, "DataLoader: shuffle")
+        self.partial = as_flag(partial, "DataLoader: partial")
         self.rng = None if rng is None else generator(rng)
-        self.collate = None if collate is None else as_callable(collate, "collate")
+        self.collate = None if collate is None else as_callable(collate, "DataLoader: collate")
         # Where the latest iteration is: its order (None: as in the data) and its next batch.
         # None has begun, which is as if one had just ended.
         self._place: dict[str, Any] = {"order": None, "next": len(self)}
@@ -168,8 +168,8 @@ class DataLoader:
         """
         if not isinstance(state, dict) or not {"order", "next", "rng"} <= state.keys():
             raise TypeError(f"the state must be what state() returned; got {shown(state)}")
-        order, at = state["order"], as_integer(state["next"], "next", least=0)
-        order = None if order is None else np.array(order)
+        order, at = state["order"], as_integer(state["next"], "restore_: next", least=0)
+        order = None if order is None else np.array(as_array(order, "restore_: order"))
         if order is not None and (order.ndim != 1 or order.dtype.kind not in "iu"):
             raise TypeError(f"the order in the state must be whole numbers; got {shown(order)}")
         begun = at < len(self)
@@ -239,7 +239,7 @@ class ncycle:
                 f"ncycle: data is {shown(data)}, but it must be something to go through"
             )
         self.data = data
-        self.n = as_integer(n, "n", least=0)
+        self.n = as_integer(n, "ncycle: n", least=0)
         if iter(data) is data and self.n > 1:
             raise ValueError(
                 f"data is an iterator ({type(data).__name__}), which is empty after its first use, "

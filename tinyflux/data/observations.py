@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_array, as_flag, as_integer, shown
+from ..checks import as_array, as_flag, as_integer, brief, shown
 from ..seeding import generator
 from .structure import arrays, treemap
 
@@ -66,7 +66,7 @@ def splitobs(
     sizes.append(n - sum(sizes))
     if min(sizes) < 1:
         raise ValueError(
-            f"splitobs: at={at!r} cuts {n} observations into parts of {sizes}; "
+            f"splitobs: at={brief(at)} cuts {n} observations into parts of {sizes}; "
             "each needs at least one observation"
         )
     if as_flag(shuffle, "splitobs: shuffle"):
@@ -80,7 +80,7 @@ def _size(share: Any, n: int) -> int:
     if isinstance(share, (float, np.floating)):
         if not 0 < share < 1:
             raise ValueError(
-                f"splitobs: at has {share!r}, but a share must be between 0 and 1; "
+                f"splitobs: at has {brief(share)}, but a share must be between 0 and 1; "
                 "a number of observations is an int"
             )
         return math.floor(n * float(share) + 0.5)
@@ -142,12 +142,12 @@ def batch(observations: Sequence[Any]) -> Any:
     >>> x.shape, y
     ((3, 2), array([0, 1, 1]))
     """
-    if not np.iterable(observations):
+    if not np.iterable(observations) or not hasattr(observations, "__len__"):
         raise TypeError(f"batch: got {shown(observations)}, but a list of observations is needed")
     observations = list(observations)
     if not observations:
         raise ValueError("batch: got no observation, but at least one is needed")
-    return treemap(_stack, *observations)
+    return treemap(_stack, *observations, who="batch")
 
 
 def _stack(*entries: Any) -> np.ndarray:
@@ -174,7 +174,10 @@ def unbatch(*data: Any) -> list[Any]:
     [[0, 1], [2, 3], [4, 5]]
     """
     whole, n = arrays(_together(data), "unbatch")
-    return [treemap(lambda a, i=i: a[i], whole) for i in range(n)]
+    parts: list[Any] = [None] * n  # at once, so that what cannot be kept is refused at once
+    for i in range(n):
+        parts[i] = treemap(lambda a, i=i: a[i], whole)
+    return parts
 
 
 def chunk(data: Any, n: int | None = None, *, size: int | None = None) -> list[Any]:

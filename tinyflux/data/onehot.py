@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..checks import as_array, numeric, shown
+from ..checks import as_array, brief, numeric, shown
 
 __all__ = ["onecold", "onehot", "onehotbatch"]
 
@@ -50,7 +50,9 @@ def onehot(
     >>> onehot("b", ["a", "b", "c"])
     array([0., 1., 0.], dtype=float32)
     """
-    return _encode(np.asarray(label, dtype=object), labels, default, dtype)
+    kept = np.empty((), object)  # also where the label is a tuple, or a list by mistake
+    kept[()] = label
+    return _encode("onehot", kept, labels, default, dtype)
 
 
 def onehotbatch(
@@ -93,37 +95,68 @@ def onehotbatch(
     """
     if isinstance(ys, str):
         ys = list(ys)
-    return _encode(
-        ys if isinstance(ys, np.ndarray) else np.array(ys, object), labels, default, dtype
-    )
+    try:
+        ys = ys if isinstance(ys, np.ndarray) else np.array(ys, object)
+    except ValueError as error:  # arrays of unequal shapes
+        raise TypeError(f"onehotbatch: ys does not form an array of labels: {error}") from None
+    return _encode("onehotbatch", ys, labels, default, dtype)
 
 
-def _encode(ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLike) -> np.ndarray:
+def _encode(who: str, ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLike) -> np.ndarray:
     """The rows of `onehotbatch`, for `ys` of any shape."""
-    known = _listed(labels)
-    for label in (*ys.ravel().tolist(), default):
-        if not isinstance(label, Hashable):
-            raise TypeError(f"a label is {shown(label)}, but it must be a number, a string, ...")
+    known, dtype = _listed(labels), _numeric(dtype, who)
+    if ys.ndim > 32:
+        raise TypeError(f"{who}: the labels are nested {ys.ndim} deep; a list of them is wanted")
+    given = ys.ravel().tolist()
+    for label in (*given, default):
+        if not _hashable(label):
+            raise TypeError(
+                f"{who}: a label is {shown(label)}, but it must be a number, a string, ..."
+            )
     # A dict compares as Python does, so 1 is never "1", whatever array the labels would make.
     place = {label: i for i, label in enumerate(known)}
     if len(place) < len(known):
         twice = next(label for i, label in enumerate(known) if place[label] != i)
-        raise ValueError(f"labels has {twice!r} twice, but each label must be there once")
+        raise ValueError(f"labels has {brief(twice)} twice, but each label must be there once")
     if default is not None:
         fallback = place.get(default)
         if fallback is None:
-            raise ValueError(f"the default {default!r} is not in labels: {_shown(known)}")
-        places = [place.get(y, fallback) for y in ys.ravel().tolist()]
+            raise ValueError(
+                f"{who}: the default {brief(default)} is not in labels: {_shown(known)}"
+            )
+        places = [place.get(y, fallback) for y in given]
     else:
         try:
-            places = [place[y] for y in ys.ravel().tolist()]
+            places = [place[y] for y in given]
         except KeyError as unknown:
             raise ValueError(
-                f"the label {unknown.args[0]!r} is not in labels: {_shown(known)}"
+                f"{who}: the label {brief(unknown.args[0])} is not in labels: {_shown(known)}"
             ) from None
     rows = np.zeros((len(places), len(known)), dtype)
     rows[np.arange(len(places)), places] = 1
     return rows.reshape(*ys.shape, len(known))
+
+
+def _hashable(label: Any) -> bool:
+    """Whether it can be a label: no list, no array, no Tensor with axes."""
+    if getattr(label, "ndim", 0):
+        return False
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
+
+
+def _numeric(dtype: Any, who: str) -> np.dtype:
+    """The dtype of the rows, if it is one of numbers."""
+    try:
+        known = np.dtype(dtype)
+    except (TypeError, ValueError, AttributeError, RecursionError, DeprecationWarning):
+        known = None
+    if dtype is None or known is None or known.kind not in "fiub":
+        raise TypeError(f"{who}: dtype is {shown(dtype)}, but it must be one of real numbers")
+    return known
 
 
 def _listed(labels: Any) -> list[Any]:
@@ -141,7 +174,7 @@ def _listed(labels: Any) -> list[Any]:
     known = [label.item() if isinstance(label, np.generic) else label for label in known]
     if not known:
         raise ValueError("labels is empty, but at least one label is needed")
-    if any(np.ndim(label) or not isinstance(label, Hashable) for label in known):
+    if any(isinstance(label, tuple) or not _hashable(label) for label in known):
         raise TypeError("labels has an entry that is an array or a list, but a label is a scalar")
     if any(label != label for label in known):
         raise ValueError("labels has a NaN, which is equal to nothing, so it cannot be a label")
@@ -149,7 +182,8 @@ def _listed(labels: Any) -> list[Any]:
 
 
 def _shown(known: list[Any]) -> str:
-    return f"{known[:10]!r}" if len(known) <= 10 else f"{known[:10]!r} and {len(known) - 10} more"
+    first = f"[{', '.join(map(brief, known[:10]))}]"
+    return first if len(known) <= 10 else f"{first} and {len(known) - 10} more"
 
 
 def onecold(y: ArrayLike, labels: Sequence[Any] | np.ndarray | None = None) -> Any:
@@ -180,7 +214,7 @@ def onecold(y: ArrayLike, labels: Sequence[Any] | np.ndarray | None = None) -> A
     >>> onecold([[0.1, 0.7, 0.2], [0.5, 0.0, 0.5]], ["a", "b", "c"])
     array(['b', 'a'], dtype='<U1')
     """
-    kept = hasattr(y, "__array_function__") and not isinstance(y, np.ma.MaskedArray)
+    kept = hasattr(y, "__array_function__") and not isinstance(y, np.ndarray)  # a Tensor, ...
     scores = numeric(y if kept else as_array(y, "onecold"), "onecold")
     if np.ndim(scores) == 0 or np.shape(scores)[-1] == 0:
         raise ValueError(

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import shown
+from ..checks import brief, shown
 
 __all__ = ["arrays", "treemap"]
 
+DEEPEST = 100  # how many tuples and dicts may be in one another
 
-def treemap(f: Callable[..., Any], data: Any, *others: Any) -> Any:
+
+def treemap(
+    f: Callable[..., Any], data: Any, *others: Any, who: str = "data", depth: int = 0
+) -> Any:
     """Apply `f` to the arrays in tuples, named tuples and dicts; the result has the same form.
 
     With `others`, data of the same form, `f` gets one array of each.
@@ -24,12 +28,17 @@ def treemap(f: Callable[..., Any], data: Any, *others: Any) -> Any:
     """
     if not isinstance(data, (tuple, dict)):
         return f(data, *others)
+    if depth > DEEPEST:
+        raise ValueError(f"{who}: the data is nested too deeply, or contains itself")
+    inner: dict[str, Any] = {"who": who, "depth": depth + 1}
     for other in others:
         if type(other) is not type(data) or _keys(other) != _keys(data):
-            raise ValueError(f"got {data!r} and {other!r}, but all must have the same form")
+            raise ValueError(
+                f"{who}: got {brief(data)} and {brief(other)}, but all must have the same form"
+            )
     if isinstance(data, dict):
-        return {key: treemap(f, data[key], *(o[key] for o in others)) for key in data}
-    parts = [treemap(f, *entries) for entries in zip(data, *others)]
+        return {k: treemap(f, data[k], *(o[k] for o in others), **inner) for k in data}
+    parts = [treemap(f, *entries, **inner) for entries in zip(data, *others)]
     return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
 
 
@@ -47,10 +56,10 @@ def arrays(data: Any, who: str) -> tuple[Any, int]:
     ValueError
         If entries have different numbers of observations, or none.
     """
-    data = treemap(lambda entry: _as_array(entry, who), data)
+    data = treemap(lambda entry: _as_array(entry, who), data, who=who)
     leaves = list(_named(data, "data"))
     if not leaves:
-        raise TypeError(f"{who}: got {data!r}, but at least one array is needed")
+        raise TypeError(f"{who}: got {brief(data)}, but at least one array is needed")
     first, n = leaves[0][0], len(leaves[0][1])
     for name, array in leaves:
         if len(array) != n:

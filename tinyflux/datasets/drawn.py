@@ -45,7 +45,8 @@ def moons(
     >>> x.shape, np.bincount(y).tolist()
     ((200, 2), [100, 100])
     """
-    n = as_integer(n, "n", least=1)
+    n = as_integer(n, "moons: n", least=1)
+    noise = as_real(noise, "moons: noise", finite=True)
     rng = generator(rng)
     t = rng.uniform(0, np.pi, n)
     y = np.arange(n) % 2
@@ -98,9 +99,10 @@ def spirals(
     >>> x.shape, np.bincount(y).tolist()
     ((300, 2), [100, 100, 100])
     """
-    n = as_integer(n, "n", least=1)
-    classes = as_integer(classes, "classes", least=1)
-    turns = as_real(turns, "turns")
+    n = as_integer(n, "spirals: n", least=1)
+    classes = as_integer(classes, "spirals: classes", least=1)
+    noise = as_real(noise, "spirals: noise", finite=True)
+    turns = as_real(turns, "spirals: turns", finite=True)
     rng = generator(rng)
     r = rng.uniform(0, 1, n)
     y = np.arange(n) % classes
@@ -111,5 +113,4 @@ def spirals(
 
 def _blurred(points: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     """The points with normal noise, as float32."""
-    noise = as_real(noise, "noise")
     return (points + noise * rng.standard_normal(points.shape)).astype(np.float32)

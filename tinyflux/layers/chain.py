@@ -1,5 +1,6 @@
 """Layers one after another."""
 
+from ..checks import brief, item
 from ..errors import ShapeError
 from .printing import summary, text
 
@@ -49,11 +50,11 @@ class Chain:
         for i, layer in enumerate(self.layers):
             if not callable(layer):
                 raise TypeError(
-                    f"Chain: layer {self._place(i)} is {layer!r}, which is not callable"
+                    f"Chain: layer {self._place(i)} is {brief(layer)}, which is not callable"
                 )
 
     def __call__(self, x):
-        i = 0
+        i, layer = 0, self
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007  (named in the error)
                 x = layer(x)
@@ -83,19 +84,14 @@ class Chain:
         if isinstance(i, str):
             if i not in (self.names or ()):
                 raise KeyError(
-                    f"Chain: no layer is called {i!r}; there are {self.names or 'no names'}"
+                    f"Chain: no layer is called {brief(i)}; there are {self.names or 'no names'}"
                 )
             return self.layers[self.names.index(i)]
         if isinstance(i, slice):
             if self.names:
                 return Chain(**dict(zip(self.names[i], self.layers[i], strict=True)))
             return Chain(*self.layers[i])
-        try:
-            return self.layers[i]
-        except (IndexError, TypeError) as error:
-            raise type(error)(
-                f"Chain: {i!r} is not the place of a layer; there are {len(self)}, counted from 0"
-            ) from None
+        return item(self.layers, i, "Chain", "layer")
 
     def __len__(self):
         return len(self.layers)

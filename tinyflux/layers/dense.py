@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..activations import identity
-from ..checks import as_callable, as_flag, as_operand
+from ..checks import LARGEST, as_callable, as_flag, as_operand, is_whole, real_array, shown
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
 from ..ops.nn import dense
@@ -50,13 +50,14 @@ class Dense:
 
     def __init__(self, n_in, n_out, activation=identity, *, bias=True, init=glorot_uniform):
         for name, n in (("n_in", n_in), ("n_out", n_out)):
-            if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
-                raise TypeError(f"Dense: {name} must be a positive whole number, got {n!r}")
+            if not is_whole(n) or not 1 <= n <= LARGEST:
+                raise TypeError(f"Dense: {name} must be a positive whole number, got {shown(n)}")
         if not callable(activation):
-            raise TypeError(f"Dense: the activation must be a function, got {activation!r}")
+            raise TypeError(f"Dense: the activation must be a function, got {shown(activation)}")
         as_callable(init, "Dense: init")
         bias = as_flag(bias, "Dense: bias")
-        self.weight = Tensor(init(n_in, n_out))
+        n_in, n_out = int(n_in), int(n_out)
+        self.weight = Tensor(real_array(init(n_in, n_out), "Dense: what init returned"))
         if self.weight.shape != (n_in, n_out):
             raise ValueError(f"Dense: init gave shape {self.weight.shape} for {(n_in, n_out)}")
         self.bias = Tensor(np.zeros(n_out, self.weight.dtype)) if bias else None

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..checks import as_array, numeric
+from ..checks import as_array, is_whole, numeric, shown
 from ..errors import ShapeError
 from ..ops.random import dropout_mask
 from ..seeding import generator
@@ -41,10 +41,12 @@ class Dropout:
 
     def __init__(self, p, axis=None, *, rng=None):
         if not isinstance(p, (int, float, np.floating)) or isinstance(p, bool) or not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is a probability, got {p!r}")
+            raise ValueError(f"Dropout: p is a probability, got {shown(p)}")
         self.p = p if isinstance(p, int) else float(p)
         if axis is not None and not all(is_whole(a) for a in listed(axis)):
-            raise TypeError(f"Dropout: axis is a whole number or a tuple of them, got {axis!r}")
+            raise TypeError(
+                f"Dropout: axis is a whole number or a tuple of them, got {shown(axis)}"
+            )
         self.axis = axis
         self.rng = None if rng is None else generator(rng)
         self.mode = None
@@ -70,7 +72,3 @@ class Dropout:
 def listed(axis):
     """One axis, or several, as a tuple."""
     return tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-
-
-def is_whole(n):
-    return isinstance(n, (int, np.integer)) and not isinstance(n, bool)

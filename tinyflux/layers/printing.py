@@ -1,5 +1,6 @@
 """How layers print: `repr` is one line that reads as the constructor, `str` one line a layer."""
 
+from ..checks import brief
 from ..walking import named_tensors
 
 
@@ -12,7 +13,12 @@ def constructor(layer, *args, **options):
 def text(value):
     """A value as it would be typed."""
     name = getattr(value, "__name__", None)
-    return name if name and callable(value) and "<" not in name else repr(value)
+    if name and callable(value) and "<" not in name:
+        return name
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # nested too deeply, or an integer of 5000 digits
+        return brief(value)
 
 
 def summary(model):

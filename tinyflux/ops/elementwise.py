@@ -3,12 +3,14 @@
     y = f(x):     dL/dx = g * f'(x)
 
 written in the output `y` where that is as accurate. Where a function has a kink or a singularity,
-the value that is chosen stands beside it.
+the value that is chosen stands beside it. `singular` marks the slopes that can be infinite or
+undefined: there a zero g gives 0, so that np.where(x > 0, np.sqrt(x), 0) has the gradient 0 at 0.
 """
 
 import numpy as np
 
-from ..primitive import composed, primitive, rule, sample, without_gradient
+from ..primitive import cleared, composed, has_nan, primitive, rule, sample, without_gradient
+from ..tensor import Tensor
 
 POSITIVE = (0.2, 3.0)
 INSIDE = (-0.9, 0.9)  # of the unit interval
@@ -18,17 +20,33 @@ LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
 
 rule(np.add, lambda g, y: g, lambda g, y: g)
 rule(np.subtract, lambda g, y: g, lambda g, y: -g)
-rule(np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
-rule(np.divide, lambda g, y, a, b: g / b, lambda g, y, a, b: -(g / b) * y, domain=POSITIVE)
+OTHER = ((1,), (0,))  # a product needs, for one factor, the other one
+
+rule(np.multiply, lambda g, y, a, b: g * b, lambda g, y, a, b: g * a, needs=OTHER)
+
+
+def quotient_slopes(g, y, arrays, live):
+    """g / b and -(g / b) y, which share their division; 0 where g is 0."""
+    b = arrays[1]
+    d = g / b
+    if type(b) in (int, float) and b != 0:
+        return [d]
+    found = [-d * y if i else d for i in live]
+    if type(found[-1]) is Tensor or has_nan(found[-1]):  # the second is nan where the first is
+        return [cleared(d, g) for d in found]
+    return found
+
+
+rule(np.divide, joint=quotient_slopes, needs=((1,), (1,)), domain=POSITIVE)
 rule(np.remainder, lambda g, y: g, lambda g, y, a, b: -g * np.floor_divide(a, b), domain=POSITIVE)
 rule(np.positive, lambda g, y: g)
 rule(np.negative, lambda g, y: -g)
 rule(np.conjugate, lambda g, y: g)
 rule(np.copy, lambda g, y, x, **_: g, samples=[sample((3, 4))])
-rule(np.reciprocal, lambda g, y: -g * y * y, domain=POSITIVE)
-rule(np.square, lambda g, y, x: g * (2 * x))
-rule(np.sqrt, lambda g, y: g / (2 * y), domain=POSITIVE)
-rule(np.cbrt, lambda g, y: g / (3 * y * y), domain=POSITIVE)
+rule(np.reciprocal, lambda g, y: -g * y * y, singular=True, domain=POSITIVE)
+rule(np.square, lambda g, y, x: g * (2 * x), singular=True)
+rule(np.sqrt, lambda g, y: g / (2 * y), singular=True, domain=POSITIVE)
+rule(np.cbrt, lambda g, y: g / (3 * y * y), singular=True, domain=POSITIVE)
 
 
 def power_base(g, y, a, b):
@@ -44,46 +62,55 @@ def power_exponent(g, y, a, b):
     return g * np.where(vanishes, 0, y * np.log(np.where(vanishes, 1, a)))
 
 
-rule(np.power, power_base, power_exponent, domain=POSITIVE)
-rule(np.float_power, power_base, power_exponent, domain=POSITIVE)
+rule(np.power, power_base, power_exponent, singular=True, domain=POSITIVE)
+rule(np.float_power, power_base, power_exponent, singular=True, domain=POSITIVE)
 
 # ------------------------------------------------------------------------------- exp and log
 
-rule(np.exp, lambda g, y: g * y)
-rule(np.exp2, lambda g, y: g * y * LN2)
-rule(np.expm1, lambda g, y: g * (y + 1))
-rule(np.log, lambda g, y, x: g / x, domain=POSITIVE)
-rule(np.log2, lambda g, y, x: g / (x * LN2), domain=POSITIVE)
-rule(np.log10, lambda g, y, x: g / (x * LN10), domain=POSITIVE)
-rule(np.log1p, lambda g, y, x: g / (1 + x), domain=POSITIVE)
+rule(np.exp, lambda g, y: g * y, singular=True)
+rule(np.exp2, lambda g, y: g * (y * LN2), singular=True)
+rule(np.expm1, lambda g, y, x: g * np.exp(x), singular=True)  # y + 1 would be 0 below -37
+rule(np.log, lambda g, y, x: g / x, singular=True, domain=POSITIVE)
+rule(np.log2, lambda g, y, x: g / LN2 / x, singular=True, domain=POSITIVE)
+rule(np.log10, lambda g, y, x: g / LN10 / x, singular=True, domain=POSITIVE)
+rule(np.log1p, lambda g, y, x: g / (1 + x), singular=True, domain=POSITIVE)
 
 
-def share_of(g, y, a, unit=1.0):
-    """The softmax weight exp(a - y) of one operand of logaddexp; 1/2 each at -inf, -inf."""
-    return g * np.exp(unit * np.where(np.isneginf(y), -LN2 / unit, a - y))
+def share_of(g, mine, other, exp=np.exp):
+    """mine's part of exp(mine) + exp(other), by their difference; half each if both are infinite.
+
+    By exp(mine - y) it would lose as many digits as y has before the point.
+    """
+    equal = np.logical_and(np.isinf(mine), np.equal(mine, other))
+    return g / (1 + exp(np.where(equal, 0, other - mine)))
 
 
-rule(np.logaddexp, lambda g, y, a, b: share_of(g, y, a), lambda g, y, a, b: share_of(g, y, b))
+rule(np.logaddexp, lambda g, y, a, b: share_of(g, a, b), lambda g, y, a, b: share_of(g, b, a))
 rule(
     np.logaddexp2,
-    lambda g, y, a, b: share_of(g, y, a, LN2),
-    lambda g, y, a, b: share_of(g, y, b, LN2),
+    lambda g, y, a, b: share_of(g, a, b, np.exp2),
+    lambda g, y, a, b: share_of(g, b, a, np.exp2),
 )
 
 # ------------------------------------------------------------------------------- trigonometry
 
 rule(np.sin, lambda g, y, x: g * np.cos(x))
 rule(np.cos, lambda g, y, x: -g * np.sin(x))
-rule(np.tan, lambda g, y: g * (1 + y * y), domain=INSIDE)
-rule(np.arcsin, lambda g, y, x: g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
-rule(np.arccos, lambda g, y, x: -g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
+rule(np.tan, lambda g, y: g * (1 + y * y), singular=True, domain=INSIDE)
+rule(np.arcsin, lambda g, y, x: g / np.sqrt((1 - x) * (1 + x)), singular=True, domain=INSIDE)
+rule(np.arccos, lambda g, y, x: -g / np.sqrt((1 - x) * (1 + x)), singular=True, domain=INSIDE)
 rule(np.arctan, lambda g, y, x: g / (1 + x * x))
-rule(np.sinh, lambda g, y, x: g * np.cosh(x))
-rule(np.cosh, lambda g, y, x: g * np.sinh(x))
+rule(np.sinh, lambda g, y, x: g * np.cosh(x), singular=True)
+rule(np.cosh, lambda g, y, x: g * np.sinh(x), singular=True)
 rule(np.tanh, lambda g, y: g * (1 - y * y))
-rule(np.arcsinh, lambda g, y, x: g / np.sqrt(1 + x * x))
-rule(np.arccosh, lambda g, y, x: g / np.sqrt((x - 1) * (x + 1)), domain=(1.2, 3.0))
-rule(np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)), domain=INSIDE)
+rule(np.arcsinh, lambda g, y, x: g / np.hypot(1, x))  # x * x could overflow
+rule(
+    np.arccosh,
+    lambda g, y, x: g / np.sqrt(x - 1) / np.sqrt(x + 1),
+    singular=True,
+    domain=(1.2, 3.0),
+)
+rule(np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)), singular=True, domain=INSIDE)
 for to_radians in (np.deg2rad, np.radians):
     rule(to_radians, lambda g, y: np.deg2rad(g))
 for to_degrees in (np.rad2deg, np.degrees):
@@ -101,11 +128,13 @@ rule(
     np.arctan2,
     lambda g, y, a, b: over_square(g, b, a, b),
     lambda g, y, a, b: over_square(-g, a, a, b),
+    singular=True,
 )
 rule(
     np.hypot,
     lambda g, y, a, b: g * (a / (y + np.equal(y, 0))),
     lambda g, y, a, b: g * (b / (y + np.equal(y, 0))),
+    singular=True,
 )  # 0 at the origin
 
 
@@ -133,8 +162,8 @@ def absolute_slope(g, y, x):
     return g * np.sign(x)
 
 
-rule(np.absolute, absolute_slope)
-rule(np.fabs, lambda g, y, x: g * np.sign(x))
+rule(np.absolute, absolute_slope, singular=True)
+rule(np.fabs, lambda g, y, x: g * np.sign(x), singular=True)
 
 
 def winner(g, y, mine, other):
@@ -196,15 +225,18 @@ def select(condlist, choicelist, default=0):
 # ------------------------------------------------------------------------------- SciPy's ufuncs
 
 rule("scipy.special.expit", lambda g, y: g * y * (1 - y))
-rule("scipy.special.logit", lambda g, y, x: g / (x * (1 - x)), domain=(0.1, 0.9))
+rule("scipy.special.logit", lambda g, y, x: g / (x * (1 - x)), singular=True, domain=(0.1, 0.9))
 rule("scipy.special.erf", lambda g, y, x: g * (2 / np.pi**0.5) * np.exp(-x * x))
 rule("scipy.special.erfc", lambda g, y, x: -g * (2 / np.pi**0.5) * np.exp(-x * x))
-digamma = rule("scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), domain=POSITIVE)
-rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), domain=POSITIVE)
+digamma = rule(
+    "scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), singular=True, domain=POSITIVE
+)
+rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), singular=True, domain=POSITIVE)
 rule(
     "scipy.special.xlogy",
     lambda g, y, a, b: g * xlogy(1.0, b),
     lambda g, y, a, b: g * (a / np.where(np.equal(a, 0), 1, b)),  # 0 where a is 0
+    singular=True,
     domain=POSITIVE,
 )
 

@@ -1,6 +1,7 @@
 """Derivatives of indexing: what was picked out is put back among zeros; duplicates add up."""
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from ..primitive import composed, primitive, sample, without_gradient
 from ..tape import recording
@@ -22,6 +23,7 @@ def at(index, **_):
 
 @primitive(
     lambda g, y, x, *, index: scatter(g, index=index, shape=np.shape(x)),
+    needs=((),),
     samples=[
         sample((4,), by=at(1)),
         sample((4, 3), by=at((slice(None, None, -2), None))),
@@ -39,6 +41,7 @@ def getitem(x, *, index):
 
 @primitive(
     lambda g, y, x, *, index, shape: getitem(g, index=index),
+    needs=((),),
     samples=[sample((3,), by=lambda f, x: f(x, index=np.array([0, 2, 2]), shape=(4,)))],
 )
 def scatter(x, *, index, shape):
@@ -104,7 +107,17 @@ def picked(x, index):
         if any(t.dtype == bool for t in arrays):
             recording().refuse("x[mask], whose result has a shape that depends on the values,")
         return pick(x, *arrays, index=with_holes(index))
+    tape = recording()
+    if tape is not None and not tape.tracing:
+        index = kept(index)
     return getitem(x, index=index)
+
+
+def kept(index):
+    """An index with copies of its arrays, which others may write to before the way back."""
+    if isinstance(index, (tuple, list)):
+        return type(index)(map(kept, index))
+    return index.copy() if isinstance(index, np.ndarray) else index
 
 
 def along(axis, n, indices):
@@ -155,7 +168,7 @@ def compress(condition, x, axis=None):
 def take_along_axis(x, indices, axis=-1):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
-    axis %= np.ndim(x)
+    axis = normalize_axis_index(axis, np.ndim(x))
     grid = []
     for i, n in enumerate(np.shape(x)):
         shape = [1] * np.ndim(x)

@@ -7,7 +7,7 @@ I. Murray, "Differentiation of the Cholesky decomposition" (2016).
 
 import numpy as np
 
-from ..primitive import composed, primitive, rule, sample, without_gradient
+from ..primitive import cleared, composed, primitive, rule, sample, without_gradient
 from .index import scatter
 from .products import mT
 from .reduce import spread
@@ -190,11 +190,13 @@ def result_like(function, *values):
 
 
 def pnorm_slope(g, y, x, *, ord=2, axis=None, keepdims=False):
-    """sign(x) (|x| / y)^(ord-1), and 0 at the origin."""
-    y = spread(y, x, axis, keepdims)
+    """sign(x) (|x| / y)^(ord-1), and 0 for an element that is 0."""
+    g, y = spread(g, x, axis, keepdims), spread(y, x, axis, keepdims)
     y = y + np.equal(y, 0)
-    slope = x / y if ord == 2 else np.sign(x) * (np.abs(x) / y) ** (ord - 1)
-    return spread(g, x, axis, keepdims) * slope
+    if ord == 2:
+        return cleared(g * (x / y), g)
+    share = np.abs(x) / y
+    return cleared(g * (np.sign(x) * (share + np.equal(share, 0)) ** (ord - 1)), g)
 
 
 @primitive(pnorm_slope, samples=())

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..checks import numeric
-from ..primitive import OPERATIONS, fused, primitive, sample
+from ..checks import as_flag, brief, is_whole, numeric, shown
+from ..primitive import OPERATIONS, cleared, fused, primitive, sample
 from ..tensor import Tensor
 
 CLASSES = [sample((3,)), sample((2, 3)), sample((2, 3, 4), axis=1), sample((2, 3), axis=(0, 1))]
@@ -30,13 +30,24 @@ def sums(x, axis):
     return np.sum(x, axis=axis, keepdims=True)
 
 
-def needs_axes(x, name):
+def check_axis(axis, x, name):
+    """Refuse what is no axis of x, and no tuple of them; None stands for all."""
+    for a in axis if isinstance(axis, tuple) else (axis,):
+        if a is not None and not is_whole(a):
+            raise TypeError(f"{name}: axis is {shown(axis)}; a whole number or a tuple is wanted")
+        if a is not None and not -x.ndim <= a < x.ndim:
+            raise ValueError(f"{name}: axis {brief(axis)} is no axis of shape {x.shape}")
+
+
+def needs_axes(x, name, axis):
     """x as an array with axes, of floating-point numbers, or why a number will not do."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
     if x.size == 0 and x.shape[-1] == 0:
         raise ValueError(f"{name}: got shape {x.shape}, which has no classes on the last axis")
+    if type(axis) is not int or not -x.ndim <= axis < x.ndim:
+        check_axis(axis, x, name)
     return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
 
 
@@ -66,10 +77,11 @@ def softmax(x, *, axis=-1):
     >>> flux.softmax(np.array([0.0, 0.0, np.log(2.0)]))
     array([0.25, 0.25, 0.5 ])
     """
-    x = needs_axes(x, "softmax")
-    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
-    y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
-    y /= sums(y, axis)
+    x = needs_axes(x, "softmax", axis)
+    with np.errstate(under="ignore"):  # exp(-1000) is 0
+        y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+        y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
+        y /= sums(y, axis)
     return y
 
 
@@ -85,17 +97,17 @@ def logsoftmax(x, *, axis=-1):
     >>> flux.logsoftmax(np.array([0.0, 1000.0]))
     array([-1000.,     0.])
     """
-    x = needs_axes(x, "logsoftmax")
-    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
-    y -= np.log(sums(np.exp(y), axis))
+    x = needs_axes(x, "logsoftmax", axis)
+    with np.errstate(under="ignore"):
+        y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+        y -= np.log(sums(np.exp(y), axis))
     return y
 
 
 def logsumexp_slope(g, y, x, *, axis=-1, keepdims=False):
-    """softmax(x), towards each class."""
-    if not keepdims:
-        g, y = np.expand_dims(g, axis), np.expand_dims(y, axis)
-    return g * np.exp(x - y)
+    """softmax(x), towards each class; nothing where nobody asks, even if all are -inf."""
+    g = g if keepdims else np.expand_dims(g, axis)
+    return cleared(g * softmax(x, axis=axis), g)  # exp(x - y) loses the digits of a large y
 
 
 @primitive(logsumexp_slope, samples=[*CLASSES, sample((2, 3), keepdims=True)])
@@ -114,10 +126,11 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     >>> float(flux.logsumexp(np.array([1000.0, 1000.0])) - 1000)
     0.693147180559945
     """
-    x = needs_axes(x, "logsumexp")
+    x = needs_axes(x, "logsumexp", axis)
+    keepdims = as_flag(keepdims, "logsumexp: keepdims")
     top = np.max(x, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)  # a row of -inf is -inf, not nan
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", under="ignore"):
         y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else np.squeeze(y, axis=axis)
 
@@ -155,6 +168,7 @@ def dense_joint(g, y, arrays, live, *, activation=None):
 @fused(
     dense_kernel,
     dense_joint,
+    needs=((1,), (0,), ()),
     samples=[
         sample((3, 4), (4, 2), (2,)),
         sample((4,), (4, 2), (2,)),

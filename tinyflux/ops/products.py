@@ -38,6 +38,7 @@ rule(
     np.matmul,
     matmul_left,
     matmul_right,
+    needs=((1,), (0,)),
     samples=[
         sample((3, 4), (4, 2)),
         sample((4,), (4,)),

@@ -64,9 +64,9 @@ for extremum in {np.max, np.min, np.amax, np.amin}:
 
 
 def deviation(x, axis, where=True):
-    """x minus its mean."""
+    """x minus its mean (as a sum, because NumPy warns of the mean of nothing)."""
     only = {} if where is True else {"where": where}
-    return x - np.mean(x, axis=axis, keepdims=True, **only)
+    return x - np.sum(x, axis=axis, keepdims=True, **only) / count(x, axis, where)
 
 
 def var_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):
@@ -154,7 +154,8 @@ def prod_slope(g, y, x, axis=None, keepdims=False, initial=1, where=True, **_):
     axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
     rest = [a for a in range(len(shape)) if a not in axes]
     order = [*rest, *sorted(axes)]
-    flat = np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], -1))
+    length = int(np.prod([shape[a] for a in axes], dtype=int))
+    flat = np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], length))
     others = before(flat, -1) * np.flip(before(np.flip(flat, -1), -1), -1)
     others = np.transpose(np.reshape(others, [shape[a] for a in order]), np.argsort(order))
     return kept(spread(g, x, axis, keepdims) * others, where)
@@ -189,9 +190,9 @@ def adjoint(g, a):
 
 def cumprod_slope(g, y, x, axis=None, **_):
     """The products before each element times what follows it, exact for zeros."""
-    if axis is None:
+    if axis is None or np.ndim(x) == 0:
         shape = np.shape(x)
-        return np.reshape(cumprod_slope(g, y, np.ravel(x), axis=0), shape)
+        return np.reshape(cumprod_slope(np.ravel(g), y, np.ravel(x), axis=0), shape)
     x, g = np.moveaxis(x, axis, -1), np.moveaxis(g, axis, -1)
     after = adjoint(g, x)
     return np.moveaxis(before(x, -1) * after, -1, axis)

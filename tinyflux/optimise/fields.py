@@ -14,10 +14,13 @@ Dataclasses would check nothing, and nothing at all on a later assignment.
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Annotated, Any, ClassVar, NamedTuple, get_origin
 
 import numpy as np
+
+from tinyflux.checks import brief, to_float
 
 
 class Law(NamedTuple):
@@ -28,36 +31,36 @@ class Law(NamedTuple):
     wanted: str
 
 
-def _real(value: Any) -> float:
-    if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value):
-        raise TypeError
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    number = _real(value)
+def as_whole(value: Any) -> int:
+    number = to_float(value)
     if number != int(number):
         raise ValueError
     return int(number)
 
 
-Rate = Annotated[float, Law(_real, lambda v: 0 <= v < math.inf, "a finite number >= 0")]
-Positive = Annotated[float, Law(_real, lambda v: 0 < v < math.inf, "a finite number > 0")]
-Unit = Annotated[float, Law(_real, lambda v: 0 <= v <= 1, "a number in [0, 1]")]
-Decay = Annotated[float, Law(_real, lambda v: 0 <= v < 1, "a number in [0, 1)")]
+def _numbers(value: Any) -> tuple[float, ...]:
+    if isinstance(value, (set, frozenset, Mapping)):  # in no order
+        raise TypeError
+    return tuple(map(to_float, islice(value, 3)))  # a third is one too many
+
+
+Rate = Annotated[float, Law(to_float, lambda v: 0 <= v < math.inf, "a finite number >= 0")]
+Positive = Annotated[float, Law(to_float, lambda v: 0 < v < math.inf, "a finite number > 0")]
+Unit = Annotated[float, Law(to_float, lambda v: 0 <= v <= 1, "a number in [0, 1]")]
+Decay = Annotated[float, Law(to_float, lambda v: 0 <= v < 1, "a number in [0, 1)")]
 Betas = Annotated[
     tuple[float, float],
     Law(
-        lambda v: tuple(map(_real, v)),
+        _numbers,
         lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
         "two numbers in [0, 1), such as (0.9, 0.999)",
     ),
 ]
-Count = Annotated[int, Law(_whole, lambda v: v >= 0, "a whole number >= 0")]
-Period = Annotated[int, Law(_whole, lambda v: v >= 1, "a whole number >= 1")]
+Count = Annotated[int, Law(as_whole, lambda v: v >= 0, "a whole number >= 0")]
+Period = Annotated[int, Law(as_whole, lambda v: v >= 1, "a whole number >= 1")]
 Flag = Annotated[bool, Law(lambda v: v, lambda v: isinstance(v, (bool, np.bool_)), "True or False")]
 
-_NUMBER = Law(_real, math.isfinite, "a finite number")
+_NUMBER = Law(to_float, math.isfinite, "a finite number")
 _ANYTHING = Law(lambda v: v, lambda v: True, "anything")
 
 
@@ -112,14 +115,16 @@ class Declared:
 
     def _lawful(self, name: str, value: Any) -> Any:
         read, holds, wanted = self.fields[name]
-        sentence = f"{type(self).__name__}: {name} must be {wanted}; got {value!r}."
+        wrong: type[Exception] | None
         try:
-            value = read(value)
+            lawful = read(value)
+            wrong = None if holds(lawful) else ValueError
         except (TypeError, ValueError, OverflowError):
-            raise TypeError(sentence) from None
-        if not holds(value):
-            raise ValueError(sentence)
-        return value
+            wrong = TypeError
+        if wrong is not None:
+            sentence = f"{type(self).__name__}: {name} must be {wanted}; got {brief(value)}."
+            raise wrong(sentence)
+        return lawful
 
     def __repr__(self) -> str:
         shown = [

@@ -15,6 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from tinyflux.checks import LARGEST, as_integer, item, shown
 from tinyflux.optimise.fields import Count, Flag, Period, Positive, Rate, Unit
 from tinyflux.optimise.rule import Numbers, UpdateRule
 from tinyflux.optimise.writing import straight
@@ -87,10 +88,10 @@ class Optimiser(UpdateRule):
         Optimiser(ClipNorm(threshold=1.0), SGD(lr=0.1))
         """
         if not isinstance(rule, UpdateRule) or self in _chains(rule):
-            what = "itself" if isinstance(rule, UpdateRule) else repr(rule)
+            what = "itself" if isinstance(rule, UpdateRule) else shown(rule)
             raise TypeError(f"Optimiser: got {what}; wanted rules such as ADAM(0.001).")
         rules = list(self._rules)
-        rules.insert(index, rule)
+        rules.insert(as_integer(index, "Optimiser.insert: index", least=-LARGEST), rule)
         self._rules = tuple(rules)
 
     def __len__(self) -> int:
@@ -106,7 +107,7 @@ class Optimiser(UpdateRule):
     def __getitem__(self, index: int | slice) -> UpdateRule:
         if isinstance(index, slice):
             return Optimiser(*self._rules[index])
-        return self._rules[index]
+        return item(self._rules, index, "Optimiser", "rule")
 
     def __bool__(self) -> bool:
         return True  # an empty chain is an optimiser all the same

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyflux.checks import shown
 from tinyflux.optimise.groups import FLUSH, Group, blocks, work_array
 from tinyflux.optimise.writing import at_once, is_straight, written_down
 
@@ -164,6 +165,20 @@ class Lane:
         return calls
 
 
+def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
+    """Refuse gradients that are not those of the arrays."""
+    if len(gradients) != len(arrays):
+        raise ValueError(f"Got {len(gradients)} gradients for {len(arrays)} parameters.")
+    for i, (g, x) in enumerate(zip(gradients, arrays, strict=True)):
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"Parameter {i} is {shown(x)}; wanted a writeable array of floats.")
+        if g.shape != x.shape or g.dtype != x.dtype:
+            raise ValueError(
+                f"Gradient {i} has shape {g.shape} and dtype {g.dtype}, its parameter has "
+                f"{x.shape} and {x.dtype}; both must agree."
+            )
+
+
 class Plan:
     """A step over certain parameters, with everything prepared that stays the same."""
 
@@ -215,14 +230,7 @@ class Plan:
         shapes = list(map(_shape, gradients))
         if shapes == self.shapes and list(map(_dtype, gradients)) == self.dtypes:
             return
-        if len(shapes) != len(self.shapes):
-            raise ValueError(f"Got {len(shapes)} gradients for {len(self.shapes)} parameters.")
-        for i, (g, x) in enumerate(zip(gradients, self.arrays, strict=True)):
-            if g.shape != x.shape or g.dtype != x.dtype:
-                raise ValueError(
-                    f"Gradient {i} has shape {g.shape} and dtype {g.dtype}, its parameter has "
-                    f"{x.shape} and {x.dtype}; both must agree."
-                )
+        agree(gradients, self.arrays)
 
     def run(
         self,

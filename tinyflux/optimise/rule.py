@@ -23,15 +23,31 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinyflux.checks import shown
 from tinyflux.optimise.fields import Declared, Rate  # noqa: F401  (Rate: for the example)
 from tinyflux.optimise.stepping import Stepper
 
 
 def _are_parameters(first: Any) -> bool:
     """Whether a first argument is a collection of parameters: of things with `.data`."""
-    if isinstance(first, str) or hasattr(first, "data") or not hasattr(first, "__iter__"):
+    if isinstance(first, (str, type, np.ndarray)) or hasattr(first, "data"):
         return False
-    return isinstance(first, Iterator) or all(hasattr(p, "data") for p in first)
+    if not hasattr(first, "__iter__"):
+        return False
+    return isinstance(first, Iterator) or all(_is_parameter(p) for p in first)
+
+
+def _is_parameter(p: Any) -> bool:
+    """Whether it has `.data`; that of an array is another thing."""
+    return not isinstance(p, np.ndarray) and hasattr(p, "data")
+
+
+def _parameters(given: Iterator[Any], who: str) -> Iterator[Any]:
+    """What an iterator yields, as long as it is parameters."""
+    for p in given:
+        if not _is_parameter(p):
+            raise TypeError(f"{who}: the parameters hold {shown(p)}; write params(model)")
+        yield p
 
 
 Numbers = tuple[float, ...]
@@ -85,7 +101,8 @@ class UpdateRule(Declared):
         """Keep the parameters if they come first; return the other arguments."""
         self._stepper, self._ps = Stepper(), None
         if args and _are_parameters(args[0]):
-            self._ps = tuple(args[0]) if isinstance(args[0], Iterator) else args[0]
+            first, who = args[0], type(self).__name__
+            self._ps = tuple(_parameters(first, who)) if isinstance(first, Iterator) else first
             args = args[1:]
         return args
 
@@ -138,7 +155,29 @@ class UpdateRule(Declared):
         >>> w.data
         array([0.5, 2.5])
         """
+        self._check(keys=keys, arrays=arrays, gradients=gradients)
         self._stepper.step_(self.leaves(), keys, arrays, gradients)
+
+    def _check(self, **given: Any) -> None:
+        """Refuse what is no sequence of gradients, or does not belong together."""
+        counts = []
+        for name, values in given.items():
+            if type(values) is not list and not (
+                hasattr(type(values), "__len__") and getattr(values, "ndim", True)
+            ):
+                raise TypeError(
+                    f"{type(self).__name__}.step_: {name} is {shown(values)}, but it must be a list"
+                )
+            counts.append(len(values))
+        if len({*counts}) > 1:
+            pairs = ", ".join(f"{n} {name}" for n, name in zip(counts, given))
+            raise ValueError(f"{type(self).__name__}.step_: got {pairs}; one of each is wanted")
+        for i, g in enumerate(given["gradients"]):
+            if not isinstance(g, (np.ndarray, np.generic)):
+                raise TypeError(
+                    f"{type(self).__name__}.step_: gradient {i} is {shown(g)}, but it must be an "
+                    "array"
+                )
 
     def prepare(self, keys: Sequence[Any], arrays: Sequence[np.ndarray]) -> Any:
         """Look up a step over these parameters once, to `run(gradients)` many times.
@@ -184,7 +223,12 @@ class UpdateRule(Declared):
         >>> opt.state(W)
         {'v': array([0.5]), 't': 3, 'step': 3}
         """
-        self._stepper.load_(self.leaves(), key, state, array.shape, array.dtype)
+        shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
+        if not isinstance(shape, tuple) or not isinstance(dtype, np.dtype):
+            raise TypeError(
+                f"load_state_: array is {shown(array)}, but it must be the array of the parameter"
+            )
+        self._stepper.load_(self.leaves(), key, state, shape, dtype)
 
     def reset_(self) -> None:
         """Forget the state of all parameters, and the number of steps."""

@@ -18,17 +18,32 @@ The formulas are those of ParameterSchedulers.jl, which go with Flux.
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from math import asin, ceil, cos, isfinite, pi, sin
+from math import asin, ceil, cos, inf, isfinite, pi, sin
 from typing import Annotated, Any
 
 import numpy as np
 
-from tinyflux.checks import as_callable, as_number, shown
-from tinyflux.optimise.fields import Declared, Flag, Law, Period, Positive, Unit
+from tinyflux.checks import LARGEST, as_callable, as_number, as_real, brief, shown
+from tinyflux.optimise.fields import Declared, Flag, Law, Period, Positive, Unit, as_whole
+
+
+def as_step(t: Any, name: str) -> Any:
+    """`t` as a number of steps, which may be a fraction."""
+    number = as_real(t, name, least=1)
+    if number > LARGEST:
+        raise ValueError(f"{name} is {brief(t)}, but it must be a number below 2**63")
+    return int(number) if number.is_integer() else number
 
 
 class Schedule(Declared):
     """Base of the schedules: `s(t)` is the value of step t = 1, 2, ...; iterating yields them all.
+
+    A schedule of your own defines `at(t)`, which is called with a `t` that is checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If t is no number of at least 1, or there is no finite value at that step.
 
     Examples
     --------
@@ -38,6 +53,19 @@ class Schedule(Declared):
     """
 
     def __call__(self, t: int) -> float:
+        who = type(self).__name__
+        if type(t) is not int or not 1 <= t <= LARGEST:
+            t = as_step(t, f"{who}: the step t")
+        try:
+            value = self.at(t)
+        except (OverflowError, ZeroDivisionError):
+            value = inf
+        if isinstance(value, complex) or (isinstance(value, float) and not isfinite(value)):
+            raise ValueError(f"{who}: {brief(self)} has no finite value at step {t}")
+        return value
+
+    def at(self, t: int) -> float:
+        """The value at step `t`, a number of at least 1."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[float]:
@@ -45,7 +73,10 @@ class Schedule(Declared):
 
 
 def _stages(value: Any) -> int | tuple[int, ...]:
-    return int(value) if np.ndim(value) == 0 else tuple(map(int, value))
+    if isinstance(value, (set, frozenset, dict, str, bytes)):
+        raise TypeError
+    whole = isinstance(value, (list, tuple)) or getattr(value, "ndim", False)
+    return tuple(map(as_whole, value)) if whole else as_whole(value)
 
 
 Stages = Annotated[
@@ -75,7 +106,7 @@ class Constant(Schedule):
 
     value: float
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         return self.value
 
 
@@ -92,7 +123,7 @@ class Step(Schedule):
     decay: float
     step_sizes: Stages
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         if isinstance(self.step_sizes, int):
             return self.start * self.decay ** ((t - 1) // self.step_sizes)
         left, done = t - 1, 0
@@ -113,7 +144,7 @@ class Exp(Schedule):
     start: float
     decay: float
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         return self.start * self.decay ** (t - 1)
 
 
@@ -130,7 +161,7 @@ class Poly(Schedule):
     degree: float
     max_iter: Period
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         _within(self, t, self.max_iter)
         return self.start * (1 - (t - 1) / self.max_iter) ** self.degree
 
@@ -148,7 +179,7 @@ class Inv(Schedule):
     decay: float
     degree: float
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         return self.start / (1 + (t - 1) * self.decay) ** self.degree
 
 
@@ -165,8 +196,8 @@ class Triangle(Schedule):
     l1: float
     period: Positive
 
-    def __call__(self, t: int) -> float:
-        return _between(self, 2 / pi * abs(asin(sin(pi * (t - 1) / self.period))))
+    def at(self, t: int) -> float:
+        return _between(self, 2 / pi * abs(asin(sin(_angle(t - 1, self.period)))))
 
 
 class Sin(Schedule):
@@ -182,8 +213,8 @@ class Sin(Schedule):
     l1: float
     period: Positive
 
-    def __call__(self, t: int) -> float:
-        return _between(self, abs(sin(pi * (t - 1) / self.period)))
+    def at(self, t: int) -> float:
+        return _between(self, abs(sin(_angle(t - 1, self.period))))
 
 
 class CosAnneal(Schedule):
@@ -202,9 +233,9 @@ class CosAnneal(Schedule):
     period: Positive
     restart: Flag = True
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         at = (t - 1) % self.period if self.restart else t - 1
-        return _between(self, (1 + cos(pi * at / self.period)) / 2)
+        return _between(self, (1 + cos(_angle(at, self.period))) / 2)
 
 
 class OneCycle(Schedule):
@@ -225,7 +256,7 @@ class OneCycle(Schedule):
     endval: Given = None
     percent_start: Unit = 0.25
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         _within(self, t, self.nsteps)
         top, up = self.maxval, ceil(self.percent_start * self.nsteps)
         low = top / 25 if self.startval is None else self.startval
@@ -247,7 +278,7 @@ class Loop(Schedule):
     schedule: Function
     period: Period
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         return self.schedule((t - 1) % self.period + 1)
 
 
@@ -272,14 +303,19 @@ class Sequence(Schedule):
                     f"Sequence: got {shown(stage)}; wanted a pair of a schedule and its steps, "
                     "such as (Exp(0.1, 0.5), 10)"
                 )
-            as_number(stage[1], "Sequence: the steps of a stage")
-        self._stages = stages
+        steps = [as_real(n, "Sequence: the steps of a stage") for _, n in stages]
+        for n in steps:
+            if not n.is_integer() and isfinite(n):
+                raise ValueError(f"Sequence: the steps of a stage are {n}; wanted a whole number")
+        whole = [int(n) if isfinite(n) else n for n in steps]
+        schedules = [schedule for schedule, _ in stages]
+        self._stages = tuple(zip(schedules, whole, strict=True))
 
-    def __call__(self, t: int) -> float:
+    def at(self, t: int) -> float:
         for schedule, steps in self._stages[:-1]:
             if t <= steps:
                 return schedule(t)
-            t -= steps
+            t -= int(steps)
         return self._stages[-1][0](t)
 
     def __repr__(self) -> str:
@@ -312,20 +348,28 @@ class Scheduler:
     def __init__(self, opt: Any, schedule: Callable[[int], float], field: str = "lr") -> None:
         if not isinstance(field, str) or not hasattr(opt, field) or isinstance(opt, type):
             raise TypeError(
-                f"Scheduler: {shown(opt)} has no field {field!r}; wanted a rule such as ADAM(), "
-                "or the place in a chain, as in Scheduler(opt[1], schedule)"
+                f"Scheduler: {shown(opt)} has no field {brief(field)}; wanted a rule such as "
+                "ADAM(), or the place in a chain, as in Scheduler(opt[1], schedule)"
             )
         as_callable(schedule, "Scheduler: schedule")
         self.opt, self.schedule, self.field, self.t = opt, schedule, field, 0
         self()
 
     def __call__(self) -> None:
-        self.t += 1
-        setattr(self.opt, self.field, self.schedule(self.t))
+        setattr(self.opt, self.field, self.schedule(self.t + 1))
+        self.t += 1  # not before: a value that is refused is no step
 
 
 def _between(s: Any, fraction: float) -> float:
     return min(s.l0, s.l1) + abs(s.l0 - s.l1) * fraction
+
+
+def _angle(t: float, period: float) -> float:
+    """How far round the circle t is, where a period is half of it."""
+    angle = pi * t / period
+    if not isfinite(angle):
+        raise OverflowError
+    return angle
 
 
 def _within(s: Schedule, t: int, last: int) -> None:

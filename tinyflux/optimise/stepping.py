@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyflux.checks import as_array, as_integer, numeric, shown
 from tinyflux.optimise.groups import Group, join
-from tinyflux.optimise.plan import Plan
+from tinyflux.optimise.plan import Plan, agree
 from tinyflux.optimise.writing import at_once
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
@@ -44,6 +44,9 @@ class Stepper:
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or len(arrays) != len(ids) or not all(map(is_, arrays, plan.arrays)):
+            for key in keys:
+                referable(key)
+            agree(gradients, arrays)  # before a new parameter gets its state
             plan = self._plan(leaves, keys, ids, arrays)
         plan.check(gradients)
         self._quiet.run(plan.run, self, leaves, gradients)
@@ -173,18 +176,16 @@ class Stepper:
         counts = [
             as_integer(state[k], f"state[{k!r}]", least=0) for k in ("t", "step") if k in state
         ]
-        try:
-            weakref.ref(key)
-        except TypeError:
-            raise TypeError(f"A parameter is wanted as the key; got {shown(key)}.") from None
+        referable(key)
         moments, scales = [], []
         dtype = np.promote_types(dtype, np.float32)
         for prefix, leaf in zip(_prefixes(leaves), leaves, strict=True):
             names = [prefix + name for name in leaf.moments] if state else []
             for name in names:
-                if name not in state or np.shape(state[name]) != shape:
+                value = as_array(state.get(name), f"state[{name!r}]")
+                if name not in state or value.shape != shape:
                     raise ValueError(f"The state's {name!r} must be an array of shape {shape}.")
-                numeric(as_array(state[name], f"state[{name!r}]"), f"state[{name!r}]")
+                numeric(value, f"state[{name!r}]")
             moments.append([np.array(state[name], dtype).reshape(-1) for name in names])
             scale = as_array(state.get(prefix + "scale", [1.0] * len(names)), "The state's scale")
             if scale.shape != (len(leaf.moments) if state else 0,) or scale.dtype.kind not in "fiu":
@@ -213,6 +214,14 @@ class Stepper:
         for key, state, shape, dtype in kept:
             self.load_(leaves, key, state, shape, dtype)
         self.calls = calls
+
+
+def referable(key: Any) -> None:
+    """Refuse a key that cannot be a parameter: one without weak references."""
+    try:
+        weakref.ref(key)
+    except TypeError:
+        raise TypeError(f"A parameter is wanted as the key; got {shown(key)}.") from None
 
 
 class Prepared:

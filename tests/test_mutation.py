@@ -1,0 +1,221 @@
+"""Writing to an operand between the forward and the backward pass changes no gradient.
+
+What a derivative reads and somebody else may write to is copied when it is recorded, so every way
+of writing is covered: through the array, an older view, a memoryview, another thread. Within a
+`gradient` large arrays are not copied but watched, by a sample of their elements.
+"""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+import tinyflux as flux
+from tests.laws import arity, declared, operands, samples_of
+from tinyflux.primitive import Sample
+
+EVERY = declared()
+
+
+def gradient_after(change, f, args):
+    """The gradients of f(*args), with `change` between the forward and the backward pass."""
+    value, back = flux.pullback(f, *args)
+    seed = np.ones_like(value)
+    change()
+    return back(seed)
+
+
+def cases(operation):
+    """(function, arrays) for every sample of an operation."""
+    rng = np.random.default_rng(1)
+    samples = samples_of(operation)
+    if operation.samples is None:
+        shapes = [((2, 3), (3,)), ((), (2,)), ((2, 1), (1, 4))]
+        samples = [Sample(s[: arity(operation)], lambda f, *a: f(*a)) for s in shapes]
+    for sample in samples:
+        yield sample.call, operands(operation, sample.shapes, rng)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_every_operation_with_every_choice_of_what_is_differentiated(name):
+    operation = EVERY[name]
+    for call, arrays in cases(operation):
+        n = len(arrays)
+        for live in itertools.chain(*(itertools.combinations(range(n), k + 1) for k in range(n))):
+            given = [a.copy() for a in arrays]
+
+            def f(*moving, call=call, live=live, given=given):
+                inner = list(given)
+                for i, t in zip(live, moving, strict=True):
+                    inner[i] = t
+                return call(operation.public, *inner)
+
+            moving = [given[i] for i in live]
+            try:
+                wanted = gradient_after(lambda: None, f, moving)
+            except flux.FluxError:  # not differentiable towards these
+                continue
+
+            def spoil(given=given):
+                for a in given:
+                    a[...] = 7.25
+
+            for found, right in zip(gradient_after(spoil, f, moving), wanted, strict=True):
+                np.testing.assert_array_equal(found, right)
+
+
+def write_slice(b, view, x):
+    b[:] = 0
+
+
+def multiply_into(b, view, x):
+    np.multiply(b, 0, out=b)
+
+
+def older_view(b, view, x):
+    view[0] = 9
+
+
+def through_a_memoryview(b, view, x):
+    memoryview(b)[0] = 9.0
+
+
+def sort(b, view, x):
+    b[::-1].sort()
+
+
+def fill_the_parameter(b, view, x):
+    x.data.fill(7)
+
+
+def resize(b, view, x):
+    b.resize(5, refcheck=False)
+
+
+def another_thread(b, view, x):
+    thread = threading.Thread(target=b.fill, args=(0,))
+    thread.start()
+    thread.join()
+
+
+WAYS = [write_slice, multiply_into, older_view, through_a_memoryview, sort, fill_the_parameter]
+WAYS += [resize, another_thread]
+
+
+@pytest.mark.parametrize("change", WAYS)
+@pytest.mark.parametrize("operation", [np.multiply, np.dot, np.matmul, np.divide, np.hypot])
+def test_every_way_of_writing(change, operation):
+    results = []
+    for happens in (False, True):
+        b = np.array([1.0, 2.0, 3.0])
+        view = b[:] if change is not resize else None
+        x = flux.Tensor(np.ones(3))
+        _, back = flux.pullback(lambda b=b, x=x: np.sum(operation(x, b)), [x])
+        if happens:
+            change(b, view, x)
+        results.append(back(1.0)[x])
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_buffer_that_is_used_twice_within_the_loss():
+    buffer, W = np.empty((4, 3)), flux.Tensor(np.ones((3, 2)))
+    first, second = np.random.default_rng(0).standard_normal((2, 4, 3))
+
+    def loss(buffer):
+        np.copyto(buffer, first)
+        a = buffer @ W
+        np.copyto(buffer, second)
+        return np.sum(a * (buffer @ W))
+
+    wanted = flux.gradient(lambda: np.sum((first @ W) * (second @ W)), [W])[W]
+    np.testing.assert_array_equal(flux.gradient(lambda: loss(buffer), [W])[W], wanted)
+
+
+@pytest.mark.parametrize("change", WAYS)
+@pytest.mark.parametrize("n", [3, 10_000])
+@pytest.mark.parametrize("read", [np.multiply, np.divide, np.hypot])
+def test_every_way_of_writing_within_the_loss(change, n, read):
+    b = np.linspace(1.0, 2.0, n).copy()
+    view = b[:] if change is not resize else None
+    x = flux.Tensor(np.ones(n))
+
+    def loss():
+        total = np.sum(read(x, b))
+        if happens:
+            change(b, view, x)
+        return total
+
+    happens = False
+    wanted = flux.gradient(loss, [x])[x]
+    happens = True
+    if n == 3:
+        np.testing.assert_array_equal(flux.gradient(loss, [x])[x], wanted)
+    elif change in (older_view, through_a_memoryview):  # one element: seen sooner or later
+        caught = 0
+        for _ in range(100):
+            b[0] = 1.0
+            try:
+                flux.gradient(loss, [x])
+            except flux.MutationError:
+                caught += 1
+        assert caught >= 2
+    elif change is fill_the_parameter and read is not np.hypot:
+        np.testing.assert_array_equal(flux.gradient(loss, [x])[x], wanted)
+    else:
+        with pytest.raises(flux.MutationError, match=f"{read.__name__}: an operand of shape"):
+            flux.gradient(loss, [x])
+        happens, b = False, np.full(n, 1.5)
+        assert flux.gradient(loss, [x])[x].shape == (n,)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: a[::-1], lambda a: a[:, ::2]])
+def test_watched_arrays_of_every_layout(layout):
+    data = layout(np.random.default_rng(0).standard_normal((60, 80)))
+    x = flux.Tensor(np.ones(data.shape[1]))
+
+    def loss(change):
+        total = np.sum(data @ x)
+        data[...] += change
+        return total
+
+    wanted = np.sum(data, axis=0)
+    np.testing.assert_allclose(flux.gradient(lambda: loss(0.0), [x])[x], wanted, rtol=1e-12)
+    with pytest.raises(flux.MutationError):
+        flux.gradient(lambda: loss(1.0), [x])
+
+
+def test_indices_and_labels_that_are_written_to():
+    W, index = flux.Tensor(np.arange(12.0).reshape(4, 3)), np.array([0, 0, 2])
+    _, back = flux.pullback(lambda: np.sum(W[index] * W[index, [0, 1, 2]]), [W])
+    wanted = back(1.0)[W]
+    _, back = flux.pullback(lambda: np.sum(W[index] * W[index, [0, 1, 2]]), [W])
+    index[:] = 3
+    np.testing.assert_array_equal(back(1.0)[W], wanted)
+
+
+def test_layers_and_losses_of_every_kind():
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype("f4")
+    y = np.abs(np.random.default_rng(1).standard_normal((5, 2))).astype("f4")
+    for loss in (flux.losses.mse, flux.losses.huber_loss, flux.losses.logitcrossentropy):
+        results = []
+        for happens in (False, True):
+            flux.seed_(0)
+            m = flux.Chain(flux.Dense(3, 4, flux.gelu), flux.Dropout(0.3), flux.Dense(4, 2))
+            given, wanted, ps = x.copy(), y.copy(), flux.params(m)
+            _, back = flux.pullback(lambda: loss(m(given), wanted), ps)  # noqa: B023
+            if happens:
+                for a in (given, wanted, *(p.data for p in ps)):
+                    a[...] = 3
+            results.append(back(1.0))
+        for p, q in zip(*(r.values() for r in results), strict=True):
+            np.testing.assert_array_equal(p, q)
+
+
+def test_arrays_of_others_stay_writeable():
+    b = np.ones(3)
+    _, back = flux.pullback(lambda x: np.sum(x * b), np.ones(3))
+    assert b.flags.writeable
+    back(1.0)
+    assert b.flags.writeable

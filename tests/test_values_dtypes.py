@@ -1,0 +1,151 @@
+"""Element types: nothing silently becomes wider, narrower or something else; no count wraps."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyflux as flux
+from tests.laws import declared, operands, samples_of
+from tinyflux import losses
+
+thorough = settings(max_examples=30, deadline=None, derandomize=True)
+OTHERS = [
+    2, 2.0, True, np.float32(2), np.float64(2), np.int64(2), np.uint8(2), np.array(2.0), np.ones(3),
+    np.ones(3, int), np.ones(3, bool), np.ones(3, ">f4"), np.ones(3, ">f8"), np.ones(3, np.float16),
+    [1.0, 2.0, 3.0], [1, 2, 3],
+]  # fmt: skip
+
+
+def arrays_of(state):
+    """The moments in the state of an optimiser, which are shaped as the parameter."""
+    return [a for a in state.values() if np.shape(a) == (3,)]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=repr)
+@pytest.mark.parametrize("rule", [flux.ADAM, flux.Momentum, flux.RMSProp, flux.ADAMW])
+def test_single_precision_stays_in_training(other, rule):
+    """Whatever it is multiplied with: parameter, gradient and state of the optimiser."""
+    W, opt = flux.Tensor(np.ones(3, np.float32)), rule(1e-3)
+    loss = lambda: np.mean(np.square(W * other) - np.sin(other + W))
+    (g,) = flux.gradient(loss, [W]).values()
+    assert g.dtype == np.float32
+    flux.train_(loss, [W], [()] * 5, opt)
+    assert W.data.dtype == np.float32 and not np.any(W.data == 1)
+    assert all(a.dtype == np.float32 for a in arrays_of(opt.state(W)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("data", [np.float64, np.float32, np.float16, np.int64, np.uint8, ">f8"])
+def test_a_layer_computes_in_the_type_of_its_parameters(dtype, data):
+    m = flux.Chain(flux.Dense(3, 4, flux.tanh), flux.Dropout(0.5), flux.Dense(4, 2))
+    for p in flux.params(m):
+        p.data = p.data.astype(dtype)
+    x, y = np.ones((5, 3), data), np.ones((5, 2), data)
+    assert m(x).dtype == dtype
+    for loss in (losses.mse, losses.mae, losses.logitcrossentropy, losses.logitbinarycrossentropy):
+        value, gs = flux.withgradient(lambda: loss(m(x), y), flux.params(m))  # noqa: B023
+        assert value.dtype == dtype and all(g.dtype == dtype for g in gs.values())
+
+
+def test_step_counts_are_whole_numbers_of_python():
+    """After a million steps beta**t has vanished, and the correction with it."""
+    W, opt = flux.Tensor(np.ones(3, np.float32)), flux.ADAM(1e-3)
+    g, m, v = (np.full(3, c, np.float32) for c in (0.5, 0.25, 0.75))
+    opt.load_state_(W, {**opt.state(W), "m": m.copy(), "v": v.copy(), "t": 1_000_000}, W.data)
+    flux.update_(opt, [W], {W: g})
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    np.testing.assert_allclose(W.data, 1 - 1e-3 * m / (np.sqrt(v) + 1e-8), rtol=2e-7)
+    assert opt.state(W)["t"] == 1_000_001 and type(opt.state(W)["t"]) is int
+
+
+EVERY = declared()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_gradients_have_the_type_of_their_operand(name):
+    """Operands of different types, each of which gets its own back, whatever the result is."""
+    operation = EVERY[name]
+    if operation.body is not None and operation.joint is not None:
+        return  # what is fused gets operands of one type, from the layer or loss that it is part of
+    rng = np.random.default_rng(0)
+    for sample in samples_of(operation)[:2]:
+        x = operands(operation, sample.shapes, rng)
+        for types in ([np.float32, np.float64], [np.float64, np.float32]):
+            mixed = [a.astype(types[i % 2]) for i, a in enumerate(x)]
+            value, back = flux.pullback(lambda *a, s=sample: s.call(operation.public, *a), *mixed)
+            if np.result_type(value).kind != "f":
+                continue
+            for g, a in zip(back(np.ones_like(value)), mixed, strict=True):
+                assert g is None or (g.dtype == a.dtype and g.shape == a.shape), name
+
+
+def test_longdouble_keeps_its_digits():
+    x = np.longdouble(1) + np.finfo(np.longdouble).eps
+    value, (g,) = flux.withgradient(lambda x: x * x, x)
+    assert value == x * x and g == 2 * x and g.dtype == np.longdouble
+    t = flux.Tensor(np.array([x]))
+    assert t.dtype == np.longdouble and flux.gradient(lambda: np.sum(t * t), [t])[t][0] == 2 * x
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.uint64, ">i2"])
+def test_labels_do_not_wrap(dtype):
+    """200 classes: a label fits, or it was wrong before it came here."""
+    z = np.random.default_rng(0).standard_normal((4, 200)).astype(np.float32)
+    most = min(np.iinfo(dtype).max, 199)
+    labels = np.array([0, 1, most, most - 1], dtype)
+    rows = np.eye(200, dtype=np.float32)[labels.astype(int)]
+    for loss in (losses.logitcrossentropy, losses.crossentropy, losses.kldivergence):
+        p = z if loss is losses.logitcrossentropy else flux.softmax(z)
+        assert loss(p, labels) == loss(p, rows)
+    with pytest.raises(ValueError, match="labels go from 0 to 199; got"):
+        losses.logitcrossentropy(z, np.array([0, 1, 2, 200]).astype(np.int8))  # -56 by now
+    with pytest.raises(ValueError, match="labels go from 0 to 199; got 200"):
+        losses.logitcrossentropy(z, np.array([0, 1, 2, 200], np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8])
+def test_masks_and_counts_of_small_integers_do_not_wrap(dtype):
+    """300 ones of one byte each: as targets, as a factor, as an index, as a prediction."""
+    ones = np.ones((300, 1), dtype)
+    x = np.full((300, 1), 2.0, np.float32)
+    for loss, wanted in [(losses.mse, 1), (losses.mae, 1), (losses.huber_loss, 0.5)]:
+        assert loss(x, ones) == wanted
+        assert flux.gradient(lambda x: loss(x, ones, agg=np.sum), x)[0].sum() == 300 * (  # noqa: B023
+            2 if loss is losses.mse else 1
+        )
+    assert flux.gradient(lambda x: np.sum(x * ones), x)[0].sum() == 300
+    assert flux.gradient(lambda x: np.sum(np.where(ones, x, 0)), x)[0].sum() == 300
+    if dtype is not bool:
+        assert losses.mse(ones * 100, np.full((300, 1), -100, np.int16)) == 40000
+        assert losses.mae(ones * 100, np.full((300, 1), -100, np.int8)) == 200
+
+
+def test_half_precision_is_data_and_never_overflows_in_a_sum():
+    """A loss of numbers of float16 is computed in float32; a leaf of it is refused."""
+    x = np.full((300, 300), 300, np.float16)
+    for loss, wanted in [(losses.mse, 9e4), (losses.mae, 300), (losses.huber_loss, 299.5)]:
+        value = loss(x, np.zeros_like(x))
+        assert value.dtype == np.float32 and value == wanted
+        w = flux.Tensor(np.ones(300, np.float32))
+        value, gs = flux.withgradient(lambda: loss(x * w, np.zeros_like(x)), [w])  # noqa: B023
+        assert value == pytest.approx(wanted) and gs[w].dtype == np.float32
+        assert np.isfinite(gs[w]).all()
+    (g,) = flux.gradient(lambda w: np.sum(x * w), np.ones(300, np.float32))
+    np.testing.assert_array_equal(g, 9e4)
+    with pytest.raises(TypeError, match="float16 overflows at 65504"):
+        flux.Tensor(x)
+
+
+@thorough
+@given(st.sampled_from(["f4", "f8", "g"]), st.sampled_from(["<", ">"]), st.booleans())
+def test_byte_order_is_no_type_of_its_own(kind, order, leaf):
+    if kind == "g":
+        order = "="
+    a = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.dtype(kind).newbyteorder(order))
+    x = flux.Tensor(a) if leaf else a
+    value, (g,) = flux.withgradient(lambda x: np.sum(np.sin(x) * x), x)
+    native = a.astype(a.dtype.newbyteorder("="))
+    wanted, (h,) = flux.withgradient(lambda x: np.sum(np.sin(x) * x), native)
+    assert g.dtype == h.dtype and g.dtype.isnative and value == wanted
+    np.testing.assert_array_equal(g, h)

@@ -1,0 +1,140 @@
+"""A callback that keeps checkpoints while a model is trained."""
+
+from __future__ import annotations
+
+import os
+import string
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..checks import as_callable, as_integer, as_real, shown
+from ..saving import load_, save
+
+__all__ = ["checkpoint"]
+
+
+class checkpoint:
+    """A callback that saves a checkpoint now and then, and when the training has ended.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `save`. `{epoch}` and `{step}` in it are filled in, so that every file is kept:
+        `"run-{step:06}.npz"`.
+    model, opt, loader
+        As for `save`.
+    every : int, optional
+        Save after this many steps, again and again.
+    seconds : float, optional
+        Save when this much time has passed. Give one of the two, or both.
+    extra : callable, optional
+        Takes nothing and gives a dict of what else is to be saved.
+
+    Attributes
+    ----------
+    step, epoch : int
+        At the latest save: how many steps had been made, and how many epochs finished, since the
+        training was first begun. After `resume_` they go on counting. They are saved too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of the wrong kind, and at the first call, if something cannot be saved.
+
+    Notes
+    -----
+    Saved is what stands after a whole step. The end is that of `train_`, by itself or by `stop()`;
+    after Ctrl-C or an error the latest file stays as it is, because a batch may have been drawn and
+    not used. An epoch counts as finished when the loader has no more batches, and without a loader
+    when the next one begins or the training ends.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile, tinyflux as flux
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> model, opt = flux.Dense(2, 1), flux.ADAM()
+    >>> loader = flux.DataLoader(np.ones((6, 2)), np.ones((6, 1)), batchsize=2, shuffle=True)
+    >>> keep = flux.checkpoint(folder.name + "/run.npz", model, opt, loader, every=2)
+    >>> keep.resume_()
+    False
+    >>> loss = lambda x, y: flux.losses.mse(model(x), y)
+    >>> left = 5 - keep.epoch
+    >>> h = flux.train_(loss, flux.params(model), loader, opt, epochs=left, cb=keep)
+    >>> keep.resume_(), keep.step, keep.epoch
+    (True, 15, 5)
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Any,
+        opt: Any = None,
+        loader: Any = None,
+        *,
+        every: int | None = None,
+        seconds: float | None = None,
+        extra: Callable[[], dict[str, Any]] | None = None,
+    ):
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"checkpoint: path is {shown(path)}; wanted a path that ends in .npz")
+        self.path = os.fspath(path)
+        fields = {f for _, f, _, _ in string.Formatter().parse(self.path) if f is not None}
+        if not fields <= {"epoch", "step"}:
+            raise ValueError(f"checkpoint: only {{epoch}} and {{step}} are filled in, got {path!r}")
+        if every is None and seconds is None:
+            raise TypeError("checkpoint: say every=..., a number of steps, or seconds=...")
+        self.model, self.opt, self.loader = model, opt, loader
+        self.every = None if every is None else as_integer(every, "every", least=1)
+        self.seconds = None if seconds is None else as_real(seconds, "seconds")
+        self.extra = None if extra is None else as_callable(extra, "checkpoint: extra")
+        self.step = self.epoch = 0
+        self._fields = bool(fields)
+        self._run: Any = None  # the run of `train_` that it belongs to at present
+        self._before = (0, 0)  # steps and epochs when that run began
+        self._outer: Any = None  # the exception that was being handled then
+        self._saved = time.monotonic()
+
+    def __call__(self, state: Any) -> None:
+        if state.run is not self._run:
+            self._run, self._before = state.run, (self.step, self.epoch)
+            self._outer = sys.exc_info()[1]
+        step = self._before[0] + state.step
+        if (self.every is not None and step // self.every > self.step // self.every) or (
+            self.seconds is not None and time.monotonic() >= self._saved + self.seconds
+        ):
+            self._save(step, state.epoch)
+
+    def _save(self, step: int, begun: int, over: bool = False) -> None:
+        """Save at this step, when so many epochs of the present run have begun."""
+        if self.loader is not None:
+            over = self.loader.state()["next"] >= len(self.loader)
+        epoch = self._before[1] + begun - (not over)
+        added = {} if self.extra is None else self.extra()
+        path = self.path.format(epoch=epoch, step=step) if self._fields else self.path
+        save(path, self.model, self.opt, self.loader, **{**added, "step": step, "epoch": epoch})
+        self.step, self.epoch, self._saved = step, epoch, time.monotonic()
+
+    def flush(self) -> None:
+        """Save what is not saved yet; `train_` calls it at its end."""
+        cause = sys.exc_info()[1]
+        if self._run is None or (isinstance(cause, KeyboardInterrupt) and cause is not self._outer):
+            return
+        step = self._before[0] + self._run.step
+        if step > self.step:
+            self._save(step, len(self._run.history.epochs), over=True)
+
+    def resume_(self) -> bool:
+        """Load the file, if there is one, and go on counting from there; whether there was one.
+
+        Call it before `train_`. If the path has `{epoch}` or `{step}` in it, use `load_`.
+        """
+        if self._fields:
+            raise ValueError(f"checkpoint: which file of {self.path}? Say load_(path, ...)")
+        if not os.path.exists(self.path):
+            return False
+        kept = load_(self.path, self.model, self.opt, self.loader)
+        self.step, self.epoch, self._run = kept["step"], kept["epoch"], None
+        return True
