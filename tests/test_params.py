@@ -361,3 +361,8 @@ def test_grads_travel_with_their_parameters():
 
 def test_grads_compare_by_identity(gs):
     assert gs == gs and gs != gs.copy()
+
+
+def test_params_inside_a_model_are_named_by_their_place():
+    model = {"ps": flux.Params([flux.Tensor(np.ones(2)), flux.Tensor(np.ones(1))])}
+    assert flux.params(model).names() == ["['ps'][0]", "['ps'][1]"]

@@ -447,6 +447,37 @@ def test_parts_that_are_not_in_the_file(path):
     assert everything(model, opt, loader) == before
 
 
+def test_one_part_that_does_not_fit_leaves_the_others(path):
+    """The loader would fit, and draws from a generator of its own; so would the optimiser."""
+    model, opt, loader = chain(), flux.ADAM(), flux.DataLoader(*data(), shuffle=True, rng=1)
+    train(model, opt, loader, 7)
+    flux.save(path, model, opt, loader)
+    train(model, opt, loader, 2)
+    opt.lr = 0.5
+    for wrong in ("model", "optimiser", "loader"):
+        args = [model, opt, loader]
+        if wrong == "model":
+            args[0] = [*model, flux.Tensor([1.0])]
+        elif wrong == "optimiser":
+            args[1] = flux.Optimiser(flux.ClipNorm(1.0), opt)
+        else:
+            args[2] = flux.DataLoader(*data(), shuffle=True)
+        before = everything(model, opt, loader), loader.rng.bit_generator.state
+        with pytest.raises(flux.CheckpointError):
+            flux.load_(path, *args)
+        assert (everything(model, opt, loader), loader.rng.bit_generator.state) == before, wrong
+
+
+def test_moments_of_another_dtype_are_no_state_of_the_rule():
+    opt, W = flux.Momentum(), flux.Tensor(np.ones(2, "f4"))
+    rules = saving.content.rules_of(opt)
+    for dtype, wrong in (("f4", []), ("f8", ["the optimiser: the state of W is not that of"])):
+        state = {"W": {"v": np.ones(2, dtype), "t": 1, "step": 1}}
+        found = saving.restoring.of_optimiser(rules, state, opt, {"W": W})
+        assert [line[: len(w)] for line, w in zip(found, wrong, strict=True)] == wrong
+    assert opt.state(W) == {}
+
+
 def test_a_read_only_array_is_found_before_anything_is_written(path):
     model = flux.Chain(flux.Dense(1, 1), flux.Dense(1, 1))
     flux.save(path, filled(model, 2.0))

@@ -210,7 +210,7 @@ def test_a_finite_loss_with_an_infinite_gradient_updates_nothing(way, make, unus
     opt, ps = make(), flux.Params([w, v])
     flux.train_(loss, ps, [np.ones(3)], opt)
     kept = [w.data.copy(), v.data.copy(), *opt.state(w).values(), *opt.state(v).values()]
-    with pytest.raises(flux.NonFiniteLossError, match="gradient of .* is not finite") as caught:
+    with pytest.raises(flux.NonFiniteLossError, match=r"gradient of .* is not finite") as caught:
         flux.train_(loss, ps, [np.ones(3) * 0], opt)
     assert caught.value.step == 1 and np.isfinite(caught.value.value)
     now = [w.data, v.data, *opt.state(w).values(), *opt.state(v).values()]
@@ -476,6 +476,22 @@ def test_the_learning_rate_may_be_changed_by_a_callback():
 
     flux.train_(loss, ps, [1.0] * 3, opt, cb=halve)
     assert float(w) == -(1 + 0.5 + 0.25)
+
+
+@pytest.mark.parametrize("way", [lambda f: f, compiled])
+def test_an_optimiser_may_be_reset_by_a_callback(way):
+    results = []
+    for by_hand in (False, True):
+        w, opt = flux.Tensor(np.ones(2)), flux.Momentum(0.1)
+        loss = way(lambda x, w=w: np.sum(w * x))
+        if by_hand:
+            for part in ([1.0, 1.0], [1.0]):
+                flux.train_(loss, [w], part, opt)
+                opt.reset_()
+        else:
+            flux.train_(loss, [w], [1.0] * 3, opt, cb=lambda s: s.step == 2 and opt.reset_())  # noqa: B023
+        results.append(w.data)
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("cb", [3, ["text"], [None]])

@@ -12,7 +12,8 @@ import scipy.special as sp
 
 import tinyflux as flux
 from tinyflux.compiled import compiled
-from tinyflux.primitive import OPERATIONS, cleared, has_nan
+from tinyflux.ops.singular import cleared, has_nan
+from tinyflux.primitive import OPERATIONS
 
 INF, NAN = np.inf, np.nan
 FROM_ZERO = ([0.0, -1.0, 4.0], lambda x: x > 0)

@@ -14,8 +14,7 @@ There are four forms, and each is one statement that says everything about its o
 
 Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules are plain NumPy, so
 they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
-No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once. Nor
-about slopes that are infinite or undefined where nobody asks for them: `singular=True` does.
+No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
 
 What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it
 through `protocols.py`.
@@ -25,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,9 +74,6 @@ class Operation:
         position in `live`, for operands that share work or whose number varies.
     body : callable or None
         For `fused`: the definition; for `composed`: all there is.
-    singular : bool
-        Whether a slope can be infinite or undefined: where the incoming gradient is 0, the
-        derivative is 0 all the same (see `cleared`).
     needs : tuple of tuples, optional
         For each operand, the positions of those that its derivative reads; None: of all.
     samples, domain
@@ -93,7 +89,6 @@ class Operation:
         *,
         joint=None,
         body=None,
-        singular=False,
         needs=None,
         samples=None,
         domain=(-2.0, 2.0),
@@ -102,7 +97,7 @@ class Operation:
         self.name = public if isinstance(public, str) else public.__name__
         self.public = self if isinstance(public, str) else public
         self.kernel = kernel
-        self.rules = tuple(map(zero_kills, rules)) if singular else tuple(rules)
+        self.rules = tuple(rules)
         self.joint = joint
         self.body = body
         self.samples = samples
@@ -110,7 +105,7 @@ class Operation:
         self.__doc__ = doc
         self.__name__ = self.name
         self.needs, self._reads = needs, {}
-        self._short = tuple(r is not None and takes_no_operand(r) for r in rules)
+        self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -224,25 +219,6 @@ def takes_out(kernel):
     return isinstance(kernel, np.ufunc) or (code is not None and "out" in code.co_varnames)
 
 
-def zero_kills(r):
-    """A rule whose result is 0, and not nan, where the incoming gradient is 0."""
-    if r is None:
-        return None
-
-    @wraps(r)
-    def guarded(g, y, *operands, **params):
-        d = r(g, y, *operands, **params)
-        return cleared(d, g) if type(d) is Tensor or has_nan(d) else d
-
-    return guarded
-
-
-def has_nan(d):
-    """Whether an array holds a nan; a sum of squares tells it at the least cost."""
-    total = np.vdot(d, d)
-    return total != total
-
-
 # ------------------------------------------------------------------------------- declaring
 
 
@@ -306,23 +282,6 @@ def late(module, name):
 
     call.__name__, call.__module__ = name, module
     return call
-
-
-@primitive(
-    lambda g, y, d, by: np.where(np.logical_and(np.isnan(d), np.equal(by, 0)), 0, g),
-    None,
-    samples=(),
-)
-def cleared(d, g, out=None):
-    """d, with 0 in the place of nan where g is 0: no slope counts where nobody asks for it.
-
-    So the gradient of np.where(x > 0, np.sqrt(x), 0) is 0 at 0 and below, where 0 times an
-    infinite or undefined slope would be nan.
-    """
-    y = np.where(np.logical_and(np.isnan(d), np.equal(g, 0)), 0, d) if has_nan(d) else d
-    if out is not None and out is not y:
-        np.copyto(out, y)
-    return y
 
 
 def _find(name):

@@ -3,14 +3,14 @@
     y = f(x):     dL/dx = g * f'(x)
 
 written in the output `y` where that is as accurate. Where a function has a kink or a singularity,
-the value that is chosen stands beside it. `singular` marks the slopes that can be infinite or
-undefined: there a zero g gives 0, so that np.where(x > 0, np.sqrt(x), 0) has the gradient 0 at 0.
+the value that is chosen stands beside it. Where a slope can be infinite or undefined, `singular`
+takes the place of `rule`.
 """
 
 import numpy as np
 
-from ..primitive import cleared, composed, has_nan, primitive, rule, sample, without_gradient
-from ..tensor import Tensor
+from ..primitive import composed, primitive, rule, sample, without_gradient
+from .singular import mended, singular
 
 POSITIVE = (0.2, 3.0)
 INSIDE = (-0.9, 0.9)  # of the unit interval
@@ -32,9 +32,9 @@ def quotient_slopes(g, y, arrays, live):
     if type(b) in (int, float) and b != 0:
         return [d]
     found = [-d * y if i else d for i in live]
-    if type(found[-1]) is Tensor or has_nan(found[-1]):  # the second is nan where the first is
-        return [cleared(d, g) for d in found]
-    return found
+    if mended(found[-1], g) is found[-1]:  # the second has a nan wherever the first has one
+        return found
+    return [mended(d, g) for d in found]
 
 
 rule(np.divide, joint=quotient_slopes, needs=((1,), (1,)), domain=POSITIVE)
@@ -43,10 +43,10 @@ rule(np.positive, lambda g, y: g)
 rule(np.negative, lambda g, y: -g)
 rule(np.conjugate, lambda g, y: g)
 rule(np.copy, lambda g, y, x, **_: g, samples=[sample((3, 4))])
-rule(np.reciprocal, lambda g, y: -g * y * y, singular=True, domain=POSITIVE)
-rule(np.square, lambda g, y, x: g * (2 * x), singular=True)
-rule(np.sqrt, lambda g, y: g / (2 * y), singular=True, domain=POSITIVE)
-rule(np.cbrt, lambda g, y: g / (3 * y * y), singular=True, domain=POSITIVE)
+singular(np.reciprocal, lambda g, y: -g * y * y, domain=POSITIVE)
+singular(np.square, lambda g, y, x: g * (2 * x))
+singular(np.sqrt, lambda g, y: g / (2 * y), domain=POSITIVE)
+singular(np.cbrt, lambda g, y: g / (3 * y * y), domain=POSITIVE)
 
 
 def power_base(g, y, a, b):
@@ -62,18 +62,18 @@ def power_exponent(g, y, a, b):
     return g * np.where(vanishes, 0, y * np.log(np.where(vanishes, 1, a)))
 
 
-rule(np.power, power_base, power_exponent, singular=True, domain=POSITIVE)
-rule(np.float_power, power_base, power_exponent, singular=True, domain=POSITIVE)
+singular(np.power, power_base, power_exponent, domain=POSITIVE)
+singular(np.float_power, power_base, power_exponent, domain=POSITIVE)
 
 # ------------------------------------------------------------------------------- exp and log
 
-rule(np.exp, lambda g, y: g * y, singular=True)
-rule(np.exp2, lambda g, y: g * (y * LN2), singular=True)
-rule(np.expm1, lambda g, y, x: g * np.exp(x), singular=True)  # y + 1 would be 0 below -37
-rule(np.log, lambda g, y, x: g / x, singular=True, domain=POSITIVE)
-rule(np.log2, lambda g, y, x: g / LN2 / x, singular=True, domain=POSITIVE)
-rule(np.log10, lambda g, y, x: g / LN10 / x, singular=True, domain=POSITIVE)
-rule(np.log1p, lambda g, y, x: g / (1 + x), singular=True, domain=POSITIVE)
+singular(np.exp, lambda g, y: g * y)
+singular(np.exp2, lambda g, y: g * (y * LN2))
+singular(np.expm1, lambda g, y, x: g * np.exp(x))  # y + 1 would be 0 below -37
+singular(np.log, lambda g, y, x: g / x, domain=POSITIVE)
+singular(np.log2, lambda g, y, x: g / LN2 / x, domain=POSITIVE)
+singular(np.log10, lambda g, y, x: g / LN10 / x, domain=POSITIVE)
+singular(np.log1p, lambda g, y, x: g / (1 + x), domain=POSITIVE)
 
 
 def share_of(g, mine, other, exp=np.exp):
@@ -96,21 +96,20 @@ rule(
 
 rule(np.sin, lambda g, y, x: g * np.cos(x))
 rule(np.cos, lambda g, y, x: -g * np.sin(x))
-rule(np.tan, lambda g, y: g * (1 + y * y), singular=True, domain=INSIDE)
-rule(np.arcsin, lambda g, y, x: g / np.sqrt((1 - x) * (1 + x)), singular=True, domain=INSIDE)
-rule(np.arccos, lambda g, y, x: -g / np.sqrt((1 - x) * (1 + x)), singular=True, domain=INSIDE)
+singular(np.tan, lambda g, y: g * (1 + y * y), domain=INSIDE)
+singular(np.arcsin, lambda g, y, x: g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
+singular(np.arccos, lambda g, y, x: -g / np.sqrt((1 - x) * (1 + x)), domain=INSIDE)
 rule(np.arctan, lambda g, y, x: g / (1 + x * x))
-rule(np.sinh, lambda g, y, x: g * np.cosh(x), singular=True)
-rule(np.cosh, lambda g, y, x: g * np.sinh(x), singular=True)
+singular(np.sinh, lambda g, y, x: g * np.cosh(x))
+singular(np.cosh, lambda g, y, x: g * np.sinh(x))
 rule(np.tanh, lambda g, y: g * (1 - y * y))
 rule(np.arcsinh, lambda g, y, x: g / np.hypot(1, x))  # x * x could overflow
-rule(
+singular(
     np.arccosh,
     lambda g, y, x: g / np.sqrt(x - 1) / np.sqrt(x + 1),
-    singular=True,
     domain=(1.2, 3.0),
 )
-rule(np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)), singular=True, domain=INSIDE)
+singular(np.arctanh, lambda g, y, x: g / ((1 - x) * (1 + x)), domain=INSIDE)
 for to_radians in (np.deg2rad, np.radians):
     rule(to_radians, lambda g, y: np.deg2rad(g))
 for to_degrees in (np.rad2deg, np.degrees):
@@ -124,17 +123,15 @@ def over_square(g, part, a, b):
     return g * (part / r / r)
 
 
-rule(
+singular(
     np.arctan2,
     lambda g, y, a, b: over_square(g, b, a, b),
     lambda g, y, a, b: over_square(-g, a, a, b),
-    singular=True,
 )
-rule(
+singular(
     np.hypot,
     lambda g, y, a, b: g * (a / (y + np.equal(y, 0))),
     lambda g, y, a, b: g * (b / (y + np.equal(y, 0))),
-    singular=True,
 )  # 0 at the origin
 
 
@@ -162,8 +159,8 @@ def absolute_slope(g, y, x):
     return g * np.sign(x)
 
 
-rule(np.absolute, absolute_slope, singular=True)
-rule(np.fabs, lambda g, y, x: g * np.sign(x), singular=True)
+singular(np.absolute, absolute_slope)
+singular(np.fabs, lambda g, y, x: g * np.sign(x))
 
 
 def winner(g, y, mine, other):
@@ -225,18 +222,15 @@ def select(condlist, choicelist, default=0):
 # ------------------------------------------------------------------------------- SciPy's ufuncs
 
 rule("scipy.special.expit", lambda g, y: g * y * (1 - y))
-rule("scipy.special.logit", lambda g, y, x: g / (x * (1 - x)), singular=True, domain=(0.1, 0.9))
+singular("scipy.special.logit", lambda g, y, x: g / (x * (1 - x)), domain=(0.1, 0.9))
 rule("scipy.special.erf", lambda g, y, x: g * (2 / np.pi**0.5) * np.exp(-x * x))
 rule("scipy.special.erfc", lambda g, y, x: -g * (2 / np.pi**0.5) * np.exp(-x * x))
-digamma = rule(
-    "scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), singular=True, domain=POSITIVE
-)
-rule("scipy.special.gammaln", lambda g, y, x: g * digamma(x), singular=True, domain=POSITIVE)
-rule(
+digamma = singular("scipy.special.psi", lambda g, y, x: g * hurwitz(2.0, x), domain=POSITIVE)
+singular("scipy.special.gammaln", lambda g, y, x: g * digamma(x), domain=POSITIVE)
+singular(
     "scipy.special.xlogy",
     lambda g, y, a, b: g * xlogy(1.0, b),
     lambda g, y, a, b: g * (a / np.where(np.equal(a, 0), 1, b)),  # 0 where a is 0
-    singular=True,
     domain=POSITIVE,
 )
 

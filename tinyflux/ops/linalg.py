@@ -7,10 +7,11 @@ I. Murray, "Differentiation of the Cholesky decomposition" (2016).
 
 import numpy as np
 
-from ..primitive import cleared, composed, primitive, rule, sample, without_gradient
+from ..primitive import composed, primitive, rule, sample, without_gradient
 from .index import scatter
 from .products import mT
 from .reduce import spread
+from .singular import mended
 
 # ------------------------------------------------------------------------------- diagonals
 
@@ -194,9 +195,9 @@ def pnorm_slope(g, y, x, *, ord=2, axis=None, keepdims=False):
     g, y = spread(g, x, axis, keepdims), spread(y, x, axis, keepdims)
     y = y + np.equal(y, 0)
     if ord == 2:
-        return cleared(g * (x / y), g)
+        return mended(g * (x / y), g)
     share = np.abs(x) / y
-    return cleared(g * (np.sign(x) * (share + np.equal(share, 0)) ** (ord - 1)), g)
+    return mended(g * (np.sign(x) * (share + np.equal(share, 0)) ** (ord - 1)), g)
 
 
 @primitive(pnorm_slope, samples=())

@@ -232,7 +232,7 @@ class UpdateRule(Declared):
 
     def reset_(self) -> None:
         """Forget the state of all parameters, and the number of steps."""
-        self._stepper = Stepper()
+        self._stepper.reset_()
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name != "_stepper"}

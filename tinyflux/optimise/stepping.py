@@ -151,6 +151,12 @@ class Stepper:
         group = self._entries.pop(at)[1]
         group.ids[group.ids.index(at)] = -1  # nobody's id: the others will part from it
 
+    def reset_(self) -> None:
+        """Forget all, at once; steps that were prepared are not valid any more."""
+        at_once(
+            [(self._plans.clear,), (self._entries.clear,), (setattr, self, "calls", 0)],
+        )
+
     def state(self, leaves: tuple, key: Any) -> dict[str, Any]:
         """Copies of what is kept for `key`, by name."""
         if id(key) not in self._entries or not self._entries[id(key)][1].t:

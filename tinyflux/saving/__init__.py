@@ -144,9 +144,8 @@ def load_(
     >>> folder.cleanup()
     """
     path, form = checked(path, opt, loader, "load_")
-    if limit is None:
-        limit = 8 * sum(a.nbytes for a in arrays_of(model).values()) + ROOM
-    limit = as_integer(limit, "load_: limit", least=0)
+    expected = sum(a.nbytes for a in arrays_of(model).values())
+    limit = 8 * expected + ROOM if limit is None else as_integer(limit, "load_: limit", least=0)
     try:
         tree = unpack(*form.read(read_whole(path, limit)))
         wrong = list(problems(tree, model, opt, loader))

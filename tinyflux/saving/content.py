@@ -39,7 +39,7 @@ def tensors_of(model: Any) -> dict[str, Tensor]:
     tensors = {path or "Tensor": t for path, t in found}
     if len(tensors) < len(found):
         twice = next(path for path, t in found if tensors[path] is not t)
-        raise ValueError(f"save: two Tensors of the model are called {twice}; use strings as keys")
+        raise ValueError(f"two Tensors of the model are called {twice}; use strings as keys")
     return tensors
 
 

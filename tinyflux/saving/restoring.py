@@ -177,10 +177,8 @@ def write(tree: Mapping[str, Any], model: Any, opt: UpdateRule | None, loader: A
             for name, value in fields.items():
                 undo.append(later(setattr, leaf, name, getattr(leaf, name)))
                 steps.append(later(setattr, leaf, name, value))
-        # A parameter without state goes first: the number of steps comes with the others.
-        tensors, states = tensors_of(model), tree["optimiser"]
-        for name in sorted(tensors, key=lambda name: bool(states[name])):
-            t = tensors[name]
+        states = tree["optimiser"]
+        for name, t in tensors_of(model).items():
             undo.append(later(opt.load_state_, t, opt.state(t), t.data))
             steps.append(later(opt.load_state_, t, states[name], t.data))
     if loader is not None:
