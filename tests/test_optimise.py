@@ -19,6 +19,7 @@ from tinyflux.optimise import (
     ClipValue,
     Momentum,
     Optimiser,
+    RMSProp,
     WeightDecay,
     groups,
     plan,
@@ -622,6 +623,41 @@ def test_faded_moments_are_flushed_and_no_parameter_notices(monkeypatch):
         tiny = np.finfo("f4").tiny
         for m in (state[name] for name in rule.moments):
             assert not ((m != 0) & (np.abs(m) < tiny)).any()
+
+
+def test_moments_that_count_in_a_denominator_are_not_flushed():
+    """With eps = 0 the smallest root of a mean square is a divisor like any other."""
+    opt, key = RMSProp(0.1, eps=0.0), Key(np.ones(3, "f4"))
+    for _ in range(150):
+        stepped(opt, [key], [np.full(3, 1e-17, "f4")])
+    assert opt.state(key)["acc"].all()
+    assert not np.isnan(key.data).any()
+
+
+def test_a_prepared_step_follows_the_arrays_that_it_is_given():
+    """Large parameters are read where they stand; another array is another gradient."""
+    large, small = Key(np.ones(50_000)), Key(np.ones(3))
+    opt, keys = SGD(0.5), [large, small]
+    prepared = opt.prepare(keys, [k.data for k in keys])
+    for g in (1.0, 2.0, 2.0):
+        gradients = [np.full(50_000, g), np.full(3, g)]
+        for _ in range(2):
+            prepared.run(gradients, gathered=True)
+    np.testing.assert_array_equal(large.data, np.full(50_000, 1 - 0.5 * 2 * 5))
+    np.testing.assert_array_equal(small.data, np.full(3, 1 - 0.5 * 2 * 5))
+
+
+def test_plans_are_bounded():
+    opt = SGD(0.1)
+    for _ in range(40):
+        key = Key(np.ones(2))
+        stepped(opt, [key], [np.ones(2)])
+        keep = [key]
+    assert len(keep) == 1 and len(opt._stepper._plans) <= 16
+    keys = [Key(np.ones(1)) for _ in range(40)]
+    for key in keys:
+        stepped(opt, [key], [np.ones(1)])
+    assert len(opt._stepper._plans) <= 16
 
 
 # --- hyper-parameters

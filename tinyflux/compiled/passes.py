@@ -32,7 +32,8 @@ def is_view(node):
 
 def is_elementwise(node):
     """Whether the output may be written over an operand of the same shape."""
-    return isinstance(function_of(node), np.ufunc) and function_of(node).signature is None
+    f = function_of(node)
+    return f == "cleared" or (isinstance(f, np.ufunc) and f.signature is None)
 
 
 def replace_values(program, new):

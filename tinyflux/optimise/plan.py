@@ -281,8 +281,6 @@ class Plan:
 
     def compute(self, leaves: tuple) -> None:
         """All that comes before the last line, where it is not written down."""
-        if self.clips and self.stages[0]:  # refuse what is not finite before any work is done
-            leaves[self.clips[0]].norms(self.inputs[0])
         for lane in self.lanes:
             for m, copy in zip(chain(*lane.group.moments), chain(*lane.moments), strict=True):
                 copy[...] = m
