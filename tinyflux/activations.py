@@ -24,7 +24,7 @@ SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
 GELU_WIDTH = float(np.sqrt(2 / np.pi))
 GELU_CUBE = 0.044715 * GELU_WIDTH
-ZERO = np.zeros((), np.float32)  # NumPy compares with an array quicker than with a number
+ZERO = np.zeros((), np.float32)  # NumPy handles an array quicker than a number
 
 
 def floats(x):
@@ -96,6 +96,8 @@ def relu(x, out=None):
     >>> flux.relu(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 2.])
     """
+    if type(x) is np.ndarray and x.dtype is ZERO.dtype:
+        return np.maximum(x, ZERO, out=out)
     return np.maximum(reals(x, "relu"), 0, out=out)
 
 

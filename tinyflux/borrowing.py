@@ -10,14 +10,14 @@ from itertools import count
 
 from .errors import MutationError
 
-SMALL = 8192  # bytes
+SMALL = 8192  # bytes; up to here it is always a copy
 SAMPLES = 256  # elements
 turn = count()
 
 
 def kept(tape, array, operation):
-    """What the rules of `operation` will read of an array of somebody else's."""
-    if array.nbytes <= SMALL or tape.careful:
+    """What the rules of `operation` will read of a large array of somebody else's."""
+    if tape.careful:
         return array.copy("K")
     step = array.size // SAMPLES | 1
     where = slice(next(turn) % step, None, step)

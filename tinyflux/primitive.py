@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from .borrowing import kept
+from .borrowing import SMALL, kept
 from .checks import as_operand
 from .errors import foreign, out_refused
 from .tape import open_tape
@@ -127,12 +127,12 @@ class Operation:
             else:
                 arrays.append(as_operand(t, self.name))
         if live and not tape.tracing:
-            key = (len(arrays), *live)
-            for i in self._reads[key] if key in self._reads else self.reads(key):
+            for i in self._reads.get(tuple(live)) or self.reads(live, len(arrays)):
                 a, t = arrays[i], operands[i]
-                if type(a) is ndarray:
-                    if type(t) is not Tensor or t.mark is not tape.mark or a.base is not None:
-                        arrays[i] = kept(tape, a, self)
+                if type(a) is ndarray and (
+                    type(t) is not Tensor or t.mark is not tape.mark or a.base is not None
+                ):
+                    arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
         y = self.kernel(*arrays, **params)
         if not live:
             return y
@@ -144,13 +144,16 @@ class Operation:
         tape.rows.append((self, operands, arrays, params, output, live))
         return output
 
-    def reads(self, key):
-        """The positions of the operands, n in all, that the rules of `n, *live` read."""
-        n, *live = key
-        short = self.joint is None and all(self._short[i] or not self.rules[i] for i in live)
-        every = range(0 if short else n)
-        positions = every if self.needs is None else {k for i in live for k in self.needs[i]}
-        found = self._reads[key] = tuple(positions)
+    def reads(self, live, n):
+        """The positions, of n operands, that the rules of those at `live` read."""
+        if self.needs is not None:
+            found = {k for i in live for k in self.needs[i]}
+        elif self.joint is not None:
+            return range(n)
+        else:
+            every = any(self.rules[i] and not self._short[i] for i in live)
+            found = range(len(self.rules) if every else 0)
+        self._reads[tuple(live)] = tuple(found)
         return found
 
     def __repr__(self):

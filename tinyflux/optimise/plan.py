@@ -45,7 +45,7 @@ def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
 
 def is_finite(flat: np.ndarray) -> bool:
     """Whether all elements are finite: so are their squares, nearly always, in one quick pass."""
-    return isfinite(np.dot(flat, flat)) or bool(np.isfinite(flat).all())
+    return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
 class Hole(NamedTuple):
