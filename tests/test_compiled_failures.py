@@ -900,10 +900,12 @@ def test_the_cache_is_bounded_and_forgets_what_was_not_used_for_long():
     hot, lines = compiled(lambda x: x * 2), len(linecache.cache)
     hot(np.ones(3))
     used = hot.latest
-    for n in range(4, 60):
-        hot(np.ones(n))
-        hot(np.ones(3))
-        assert hot.latest is used
+    with pytest.warns(UserWarning, match="recorded 32 times, once for each signature") as caught:
+        for n in range(4, 60):
+            hot(np.ones(n))
+            hot(np.ones(3))
+            assert hot.latest is used
+    assert len(caught) == 1
     assert len(hot.recordings) <= 16
     gc.collect()
     assert len(linecache.cache) <= lines + 20

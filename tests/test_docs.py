@@ -47,3 +47,21 @@ def test_every_public_name_has_a_docstring():
         public = getattr(flux, name)
         if not name.startswith("_") and callable(public):
             assert public.__doc__, name
+
+
+def test_every_test_that_the_promise_names_exists():
+    """docs/reliability.md names a test for each of its rows; a name alone is in the file before."""
+    page = next(p for p in PAGES if p.name == "reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| [A-L]\d", line)]
+    assert len(rows) > 70
+    for row in rows:
+        names = re.findall(r"`(?:(test_\w+)\.py)?(?:::)?(test_\w+)?`", row.rpartition(" | ")[2])
+        assert names, row
+        module = ""
+        for file, name in names:
+            module = file or module
+            text = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+            assert not name or f"\ndef {name}(" in text or f"    def {name}(" in text, (
+                module,
+                name,
+            )

@@ -3,6 +3,7 @@
 import functools
 import linecache
 import re
+import warnings
 import weakref
 from collections import OrderedDict
 from itertools import count
@@ -38,6 +39,11 @@ from .trace import TracingTape, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
+CHANGING = (
+    "compiled {} was recorded {} times, once for each signature, which takes far longer than a "
+    "call. Give numbers that change from call to call as arrays, np.asarray(number), and pad what "
+    "has another shape each time."
+)
 
 
 class Recording:
@@ -134,6 +140,7 @@ class Compiled:
         self.__name__ = getattr(f, "__name__", type(f).__name__.lower())
         self.f = f
         self.recordings: OrderedDict = OrderedDict()
+        self.dropped = 0  # how many of them made room for others
         self.latest = None
 
     def __get__(self, thing, kind=None):
@@ -253,6 +260,9 @@ class Compiled:
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
                 self.recordings.popitem(last=False)
+                self.dropped += 1
+                if self.dropped == KEPT:
+                    warnings.warn(CHANGING.format(self.__name__, 2 * KEPT), stacklevel=3)
         else:
             self.recordings.move_to_end((key, asked))
         self.latest = entry
