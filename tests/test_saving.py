@@ -318,7 +318,6 @@ class Alike:
         ({Alike(): flux.Tensor([1.0]), Alike(): flux.Tensor([2.0])}, "two Tensors .*called .k"),
         (lambda x: x, "there are no Tensors in"),
         (flux.relu, "there are no Tensors in"),
-        ([SimpleNamespace(o=flux.params(flux.Tensor([1.0])))], "called otherwise"),
         ({SimpleNamespace: 1, object(): flux.Tensor([1.0])}, "called otherwise in the next"),
         (SimpleNamespace(**{"a\n": flux.Tensor([1.0])}), "cannot be the name of an entry"),
     ],

@@ -36,6 +36,7 @@ class Params:
     (2, True, True)
     """
 
+    walked_as_a_list = True  # inside a model its Tensors are called by their places
     __array_ufunc__ = None  # to NumPy this is no array: array == ps is False
 
     def __init__(self, tensors=(), names=None):

@@ -45,7 +45,7 @@ def parts(path, item):
     if isinstance(item, Mapping):
         for key, part in item.items():
             yield f"{path}[{key!r}]", part
-    elif isinstance(item, (list, tuple, deque)) or hasattr(item, "by_id"):  # Params, too
+    elif isinstance(item, (list, tuple, deque)) or hasattr(type(item), "walked_as_a_list"):
         fields = getattr(item, "_fields", None)  # of a named tuple
         for i, part in enumerate(item):
             yield f"{path}.{fields[i]}" if fields else f"{path}[{i}]", part
