@@ -49,7 +49,7 @@ def test_large_elementwise_runs_are_blocked_and_need_less_memory():
     assert 64 in sizes
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=30, derandomize=True, deadline=None)
 @given(programs, st.integers(0, 2**32 - 1))
 @pytest.mark.usefixtures("no_garbage_collection", "blocks")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -410,6 +410,7 @@ def chain(n):
     return f
 
 
+@pytest.mark.slow
 def test_a_million_operations_under_the_usual_recursion_limit():
     assert sys.getrecursionlimit() <= 3000
     gc.disable()

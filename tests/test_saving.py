@@ -526,6 +526,8 @@ def lines_of(f):
     return n
 
 
+# Where it comes in the moment between the opening of a file and its `with`, Python closes it later.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_while_loading_leaves_the_old_or_the_new(tmp_path):
     path = tmp_path / "x.npz"
     model, opt, loader = trained(flux.Momentum(0.1), rng=1)
@@ -549,7 +551,6 @@ def test_ctrl_c_while_loading_leaves_the_old_or_the_new(tmp_path):
     assert {(True, False), (False, True)} <= seen
 
 
-# Where it comes in the moment between the opening of a file and its `with`, Python closes it later.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_while_loading_weights(tmp_path):
     path, model = tmp_path / "x.npz", [flux.Tensor([1.0]) for _ in range(5)]
