@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tinyflux import gradient, hessian, jacobian, pullback, withgradient
+from tinyflux import tape as tape_module
 from tinyflux.primitive import OPERATIONS, primitive
 from tinyflux.tape import open_tape
 
@@ -681,7 +682,9 @@ def test_a_task_begun_inside_a_gradient_does_not_inherit_its_tape():
 
     gradient(f, flux.params(w))
     assert type(made[0].run(lambda: w * 2.0)) is not flux.Tensor
-    assert type(made[0].run(lambda: gradient(lambda x: x * x, 3.0))[0]) is np.ndarray
+    inner = made[0].run(lambda: flux.pullback(lambda x: np.exp(x) * x, 0.0))
+    assert type(inner[0]) is np.float64 and inner[1](1.0) == (1.0,)
+    assert made[0].run(tape_module.recording) is None
 
 
 # --- what is returned and what is refused --------------------------------------------------------
@@ -851,3 +854,22 @@ def test_settings_of_numpy_apply_to_the_function_and_not_to_the_rules():
         with pytest.raises(FloatingPointError):
             gradient(lambda x: x / 0.0, 1.0)
     assert np.geterr()["divide"] == "warn"
+
+
+def test_a_tape_shows_arrays_by_their_shape_and_numbers_as_they_are():
+    _, back = flux.pullback(lambda x: np.sum(x * np.ones((2, 3)) + 0.5), np.ones(3))
+    lines = str(back.tape).splitlines()
+    assert [line.split("  ")[0].rstrip() for line in lines] == [
+        "x1 = Tensor",
+        "x2 = multiply(x1, array(2, 3))",
+        "x3 = add(x2, 0.5)",
+        "x4 = sum(x3)",
+    ]
+
+
+def test_a_parameter_in_a_keyword_counts_by_its_value_and_a_recorded_one_is_refused():
+    w, x = flux.Tensor(2.0), flux.Tensor([1.0, 3.0])
+    assert np.sum(x, initial=w) == 6.0
+    with pytest.raises(flux.RecordingError):
+        gradient(lambda: np.sum(x, initial=w), [w, x])
+    np.testing.assert_array_equal(gradient(lambda: np.sum(x, initial=w), [x])[x], [1.0, 1.0])

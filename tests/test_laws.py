@@ -165,3 +165,8 @@ def test_every_operation_is_documented_and_sampled():
         for sample in operation.samples or ():
             assert isinstance(sample, Sample)
         assert copy.deepcopy(operation) is operation
+
+
+def test_operations_of_every_form_are_among_them():
+    names = {"exp", "concatenate", "std", "softmax", "dense", "mean_square", "mean_dot", "getitem"}
+    assert names <= set(EVERY)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.test_interruption import Raises
 from tinyflux import seeding
 from tinyflux.data import DataLoader, shuffleobs
 from tinyflux.datasets import moons
@@ -78,7 +79,7 @@ def test_numpy_global_state_is_neither_used_nor_changed():
 
 
 def test_threads_that_ask_first_get_one_default(monkeypatch):
-    monkeypatch.setattr(seeding, "_default", None)
+    monkeypatch.setattr(seeding, "_default", {})
     ready, found = threading.Barrier(8), []
 
     def ask():
@@ -91,6 +92,23 @@ def test_threads_that_ask_first_get_one_default(monkeypatch):
     for thread in threads:
         thread.join()
     assert len(found) == 8 and len(set(map(id, found))) == 1
+
+
+def test_an_exception_at_any_line_locks_nobody_out():
+    """Such as the one of Ctrl-C; other threads go on drawing."""
+    for k in range(1, 9):
+        before = sys.gettrace()
+        sys.settrace(Raises(k, KeyboardInterrupt))
+        try:
+            generator()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        thread = threading.Thread(target=generator, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 FORK = """

@@ -125,6 +125,18 @@ def test_twice_the_loss_at_half_the_rate_is_the_same_for_sgd(seed):
     assert same(*results)
 
 
+@thorough
+@given(st.integers(0, 99), st.sampled_from([0.25, 2, 1024]))
+def test_adam_does_not_see_the_scale_of_the_loss(seed, factor):
+    """Up to eps, which is left out here; powers of two, so that the bits are the same."""
+    results = []
+    for k in (1, factor):
+        _, ps, loss = model(seed)
+        flux.train_(lambda x, y: k * loss(x, y), ps, pairs(4, seed), flux.ADAM(0.01, eps=0.0))  # noqa: B023
+        results.append(weights(ps))
+    assert same(*results)
+
+
 def test_epochs_repeat_the_data():
     results = []
     for data, epochs in ((pairs(3), 2), (pairs(3) * 2, 1)):

@@ -17,9 +17,11 @@ from .checks import as_integer, shown
 
 __all__ = ["generator", "seed_"]
 
-_lock = threading.RLock()
-_default: np.random.Generator | None = None  # made when it is first asked for
-_heir: np.random.SeedSequence | None = None  # where the child of a fork starts; set while forking
+# Made when it is first asked for. A dict is changed in one go, so threads need no lock, which an
+# exception at a bad moment (Ctrl-C) could leave locked for good.
+_default: dict[str, np.random.Generator] = {}
+_forking = threading.local()  # per thread, while it forks: where the child starts
+_spawning = threading.Lock()
 
 
 def generator(rng: np.random.Generator | int | None = None) -> np.random.Generator:
@@ -55,7 +57,6 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
     >>> generator(a) is a
     True
     """
-    global _default
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is not None:
@@ -66,10 +67,8 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
                 f"rng is {shown(rng)}, but it must be a numpy.random.Generator, "
                 "a seed (an integer of at least 0) or None; np.random.default_rng(seed) makes one"
             ) from None
-    with _lock:
-        if _default is None:
-            _default = np.random.default_rng()
-        return _default
+    default = _default.get("rng")
+    return _default.setdefault("rng", np.random.default_rng()) if default is None else default
 
 
 def seed_(n: int) -> None:
@@ -93,17 +92,13 @@ def seed_(n: int) -> None:
     >>> generator().random() == first
     True
     """
-    global _default
-    fresh = np.random.default_rng(as_integer(n, "seed_: n", least=0, most=math.inf))
-    with _lock:
-        _default = fresh
+    _default["rng"] = np.random.default_rng(as_integer(n, "seed_: n", least=0, most=math.inf))
 
 
 def _before_fork() -> None:
-    """Hold the lock over the fork, so that two threads that fork at once get two streams."""
-    global _heir
-    _lock.acquire()
-    _heir = _spawn(_default) if _default is not None else None
+    """Lay out a stream for the child; two threads that fork at once lay out two."""
+    with _spawning:
+        _forking.heir = _spawn(_default["rng"]) if _default else None
 
 
 def _spawn(rng: np.random.Generator) -> np.random.SeedSequence:
@@ -113,19 +108,17 @@ def _spawn(rng: np.random.Generator) -> np.random.SeedSequence:
 
 
 def _after_fork_in_child() -> None:
-    """Take up the child's own stream, and a lock that no thread of the parent can be holding.
+    """Take up the child's own stream.
 
-    The generator has a lock of its own, which a thread may have held when the process was forked;
-    that is one more reason not to go on with the inherited one.
+    The inherited generator has a lock of its own, which a thread of the parent may have held when
+    the process was forked; that is one more reason not to go on with it.
     """
-    global _lock, _default
-    _lock = threading.RLock()
-    _default = np.random.default_rng(_heir) if _heir is not None else None
+    global _spawning
+    _spawning = threading.Lock()
+    _default.clear()
+    if _forking.heir is not None:
+        _default["rng"] = np.random.default_rng(_forking.heir)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows and in browsers, where nothing forks
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=lambda: _lock.release(),
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -31,8 +31,7 @@ def target(name, yhat, y, agg=np.mean, classes=False):
     if b.dtype is not dtype and b.dtype != dtype:
         if b.dtype.kind not in "fiub":
             raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
-        if dtype.kind == "f":
-            y = y.astype(dtype)
+        y = y.astype(dtype)
     return yhat, y
 
 

@@ -104,11 +104,6 @@ def cast(s, node, args):
     return f"{s.numpy('copyto')}({{out}}, {args[0]}, 'unsafe')"
 
 
-def clamp(s, node, args):
-    """x between two bounds."""
-    return f"{s.numpy('clip')}({', '.join(args)}, out={{out}})"
-
-
 def join(s, node, args):
     """The operands one after another."""
     axis = node.params.get("axis", 0)
@@ -136,7 +131,7 @@ def index_with(node, names, text):
     return ", ".join(parts) + ("," if len(parts) == 1 else "")
 
 
-INTO: dict = {"cast": cast, "clamp": clamp, "join": join, "scatter": scatter, "place": place}
+INTO: dict = {"cast": cast, "join": join, "scatter": scatter, "place": place}
 SPELLED: dict = {
     **INTO, np.transpose: transpose, np.reshape: reshape, np.ravel: reshape, "getitem": getitem,
     "pick": pick,

@@ -14,7 +14,7 @@ import sys
 import weakref
 from collections import deque
 from contextvars import ContextVar
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
@@ -221,8 +221,8 @@ class Watch:
         for cell in f.__closure__ or ():
             try:
                 self.expect(f"{self.label(cell)}.cell_contents", cell.cell_contents)
-            except ValueError:  # not filled yet
-                continue
+            except ValueError:  # not filled yet: two cells are equal if both are empty
+                self.checks.append(f"{self.label(cell)} == {self.label(CellType())}")
         self.look_up(f.__code__, f.__globals__)
 
     def look_up(self, code, scope):
@@ -234,9 +234,9 @@ class Watch:
         for name in globals_in(code):
             if name in scope:
                 self.expect(f"{place}.get({name!r})", scope[name])
-            elif hasattr(builtins, name):
-                self.checks.append(f"{name!r} not in {place}")
-            elif name in sys.modules:
+                continue
+            self.checks.append(f"{name!r} not in {place}")
+            if not hasattr(builtins, name) and name in sys.modules:
                 self.todo.append(sys.modules[name])
 
     # ------------------------------------------------------------------------- what ran

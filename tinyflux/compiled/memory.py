@@ -9,7 +9,7 @@ from .passes import function_of, is_elementwise, is_view
 REDUCTIONS = {np.sum: "add", np.max: "maximum", np.min: "minimum", np.amax: "maximum",
               np.amin: "minimum", np.prod: "multiply"}  # fmt: skip
 WITH_OUT = {np.mean, np.cumsum, np.cumprod, np.clip, np.take, np.var, np.std}
-OURS_WITH_OUT = {"cast", "clamp", "join", "scatter", "place", "cleared"}
+OURS_WITH_OUT = {"cast", "join", "scatter", "place", "cleared"}
 
 
 def is_reduction(node):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import CannotCompileError
 from ..optimise.rule import UpdateRule
-from .guards import PLAIN
+from .guards import PLAIN, globals_in
 
 LOADING = """
 stored = np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False)
@@ -59,7 +59,7 @@ def save(recording, path, opt=None):
         )
     given = {**{n: f"stored[{n!r}]" for n in arrays}, **{n: repr(v) for n, v in plain.items()}}
     given = "".join(f"    {n!r}: {v},\n" for n, v in given.items())
-    given += "".join(f"    {n!r}: {f.__name__},\n" for n, f in functions(source.given).items())
+    given += "".join(f"    {n!r}: {f},\n" for n, f in functions(source.given).items())
     text.append(LOADING.format(given="given = {\n" + given + "}"))
     if training:
         names = [v.tensor for v in recording.program.parameters]
@@ -77,8 +77,9 @@ def save(recording, path, opt=None):
 
 
 def functions(given):
-    """The kernels of ours among what the source is given."""
-    return {n: f for n, f in given.items() if callable(f) and not isinstance(f, np.ufunc)}
+    """What the functions among what the source is given are called in the module."""
+    found = {n: f for n, f in given.items() if callable(f)}
+    return {n: "np.array" if f is np.array else f.__name__ for n, f in found.items()}
 
 
 def sorted_out(given):
@@ -87,13 +88,11 @@ def sorted_out(given):
     for name, value in given.items():
         if isinstance(value, (np.ndarray, np.generic)):
             arrays[name] = np.asarray(value)
-        elif isinstance(value, PLAIN) or isinstance(value, slice):
+        elif isinstance(value, PLAIN):
             plain[name] = value
-        elif value is np.array:
-            helpers.append("copied = np.array")
         elif inspect.isfunction(value) and (value.__module__ or "").startswith("tinyflux"):
             helpers.append(kernel_source(value))
-        else:
+        elif value is not np.array:
             raise CannotCompileError(f"save: {name} ({value!r}) is not made of NumPy alone")
     return arrays, plain, helpers
 
@@ -102,7 +101,7 @@ def kernel_source(f):
     """The source of a kernel, if it uses NumPy alone."""
     text = textwrap.dedent(inspect.getsource(f))
     text = text[text.index("def ") :]
-    outside = [n for n in f.__code__.co_names if n in f.__globals__ and n != "np"]
+    outside = [n for n in globals_in(f.__code__) if n in f.__globals__ and n != "np"]
     inner = [
         kernel_source(f.__globals__[n]) for n in outside if inspect.isfunction(f.__globals__[n])
     ]

@@ -19,7 +19,7 @@ from .passes import is_view
 # What the text may import from NumPy, and so must not be called by an argument.
 NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}
 WORDS = {*keyword.kwlist, *dir(builtins), *NUMPYS, "bind", "step", "backward", "quiet", "Context"}
-PLAIN = {type(None), bool, int, float, str}
+PLAIN = (type(None), bool, int, float, str)
 QUIET = [
     ("quiet = Context()", "for the way back: an infinite slope is a value"),
     ("quiet.run(seterr, all='ignore')", ""),
@@ -105,7 +105,7 @@ class Source:
 
     def constant(self, const):
         """A constant: plain ones as they are, arrays and objects by a name."""
-        if type(const) in PLAIN:
+        if is_plain(const):
             return plain(const)
         if isinstance(const, np.generic):
             return self.give(f"c_{const:.6g}" if is_number(const) else "constant", const)
@@ -130,7 +130,7 @@ class Source:
 
     def literal(self, value):
         """A parameter as text, or the name of a constant."""
-        if type(value) in PLAIN:
+        if is_plain(value):
             return plain(value)
         if isinstance(value, (np.integer, np.bool_)):
             return repr(value.item())
@@ -264,7 +264,7 @@ class Source:
             lines += [("", "", ()), (f"def backward({', '.join(handed[1:])}):", "", ())]
             lines += [(f"    {code}", note, ()) for code, note, _ in backward]
         lines += [("", "", ()), ("return step", "", ())]
-        setup = without_dead([*(QUIET if backward else []), *self.setup], lines)
+        setup = [*(QUIET if backward else []), *self.setup]
         places = [place for place in self.gradients if place is not None]
         head = [f'"""{self.title}"""', ""]
         head += ["from contextvars import Context", ""] if backward else []
@@ -286,11 +286,17 @@ class Source:
         return f"{self.give('copied', np.array)}({name})[()]"
 
 
+def is_plain(value):
+    """Whether a value is a number of Python's (a member of an enum counts), a string or None."""
+    return isinstance(value, PLAIN) and not isinstance(value, np.generic)
+
+
 def plain(const):
     """A number, a string or None as text."""
     if isinstance(const, float) and not np.isfinite(const):
         return f"float('{float(const)}')"
-    return repr(const)
+    kind = next(kind for kind in PLAIN if isinstance(const, kind))
+    return kind.__repr__(const)
 
 
 def with_silence(s, lines):
@@ -310,18 +316,6 @@ def handed_on(arguments, forward, backward):
     assigned = [m.group(1) for code, *_ in forward if (m := re.match(r"(\w+) = ", code))]
     read = {word for code, *_ in backward for word in re.findall(r"\w+", code)}
     return [name for name in dict.fromkeys([*arguments, *assigned]) if name in read]
-
-
-def without_dead(setup, lines):
-    """The setup without names that nobody uses."""
-    used = {word for code, *_ in lines for word in re.findall(r"\w+", code)}
-    kept = []
-    for code, note in reversed(setup):
-        name, equal, rest = code.partition(" = ")
-        if not equal or name in used:
-            used.update(re.findall(r"\w+", rest if equal else code))
-            kept.append((code, note))
-    return kept[::-1]
 
 
 def with_comments(lines):
