@@ -1,6 +1,8 @@
 """How a recorded program could go wrong, and that it does not: nothing is silently stale."""
 
+import _thread
 import copy
+import enum
 import functools
 import gc
 import linecache
@@ -13,6 +15,7 @@ import time
 import traceback
 import tracemalloc
 import types
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
@@ -169,6 +172,7 @@ BRANCHES = {
     "dict": lambda x: {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}[np.argmax(x[0])] * x,
     "round": lambda x: round(x[0, 0]) * x,
     "format": lambda x: float(f"{x[0, 0]:.3f}") * x,
+    "keyword": lambda x: np.all(x > 0, where=x > 1) * x,
 }  # fmt: skip
 
 
@@ -410,6 +414,40 @@ def test_further_places_for_constants(monkeypatch):
     follows(imports, set_attribute(module, "rate", 8.0), X)
     follows(lambda x: abs(x), lambda: monkeypatch.setitem(globals(), "abs", np.sin), X)
     monkeypatch.delitem(globals(), "abs")
+    variable = ContextVar("variable", default=2.0)
+    follows(lambda x: x * variable.get(), lambda: variable.set(3.0), X)
+
+
+def test_names_that_are_given_later(monkeypatch):
+    """What was missing while it was recorded was relied on as well."""
+
+    def in_the_globals(x):
+        try:
+            return x * GIVEN_LATER  # noqa: F821
+        except NameError:
+            return x + 1
+
+    add = lambda: monkeypatch.setitem(globals(), "GIVEN_LATER", 3.0)
+    follows(in_the_globals, add, X)
+
+    def in_the_closure(x):
+        try:
+            return x * later
+        except NameError:
+            return x + 1
+
+    def fill():
+        nonlocal later
+        later = 3.0
+
+    def empty():
+        nonlocal later
+        del later
+
+    follows(in_the_closure, fill, X)
+    follows(in_the_closure, empty, X)
+    later = 4.0
+    follows(in_the_closure, empty, X)
 
 
 def test_small_arrays_from_outside_are_seen_whatever_is_made_of_them():
@@ -1054,6 +1092,34 @@ def test_programs_with_a_trap(f):
         agree_all(flux.gradient(hot, X + k), flux.gradient(loss, X + k), 1e-12)
 
 
+def test_numbers_that_python_has_no_form_for():
+    f = lambda x: x * np.longdouble(2) + np.longdouble("0.1")
+    agree(compiled(f)(X.astype("g")), f(X.astype("g")))
+
+
+def test_an_enum_is_a_number():
+    f = lambda x: np.sum(x * Size.TWO, axis=Size.ONE)
+    agree(compiled(f)(X), f(X))
+
+
+class Size(enum.IntEnum):
+    """Names for numbers."""
+
+    ONE = 1
+    TWO = 2
+
+
+def test_a_third_order_through_a_computed_index():
+    """What was picked is placed, and what was placed is picked."""
+    square = lambda x: np.sum(x[np.argmax(x, axis=0), np.arange(4)] ** 4)
+    slope = lambda x: np.sum(flux.gradient(square, x)[0] ** 2)
+    hot = compiled(lambda x: flux.gradient(slope, x)[0])
+    for x in (X, -X):
+        top = x == x.max(axis=0)
+        agree(hot(x), np.where(top, 96 * x**5, 0), 1e-12)
+        agree(flux.gradient(lambda x: np.sum(hot(x)), x)[0], np.where(top, 480 * x**4, 0), 1e-12)
+
+
 def test_the_sign_of_a_determinant_follows_the_argument():
     f = lambda x: np.linalg.slogdet(x)[0] * np.sum(x)
     hot = compiled(f)
@@ -1089,3 +1155,57 @@ def test_a_kernel_of_the_users_that_returns_its_operand():
     kept = first.copy()
     out(X + 1)
     agree(first, kept)
+
+
+@pytest.mark.parametrize("way", ["written into", "without influence"])
+def test_a_kernel_of_the_users_that_cannot_be_written_down(way):
+    """It is called as it is, in every run."""
+    from tinyflux.primitive import OPERATIONS, primitive
+
+    def written(x):
+        return np.multiply(x, 3, out=np.empty((6, 4)))
+
+    def constant(x):
+        return np.full((6, 4), 3.0)
+
+    kernel = written if way == "written into" else constant
+    rule = (lambda g, y: 3 * g) if way == "written into" else None
+    operation = primitive(rule, samples=())(kernel)
+    del OPERATIONS[kernel.__name__]
+    f = lambda x: np.sum(operation(np.tanh(x)) * np.sin(x))
+    hot = compiled(f)
+    for k in range(3):
+        agree(hot(X + k), f(X + k))
+        agree_all(flux.gradient(hot, X + k), flux.gradient(f, X + k), 1e-12)
+    assert f"{kernel.__name__}(" in hot.source
+
+
+def test_without_a_line_of_the_users_there_is_no_line_to_name():
+    """A thread that runs nothing but a layer of ours."""
+    layer, done = flux.f64(flux.Dense(4, 2)), threading.Event()
+    hot = compiled(layer)
+    _thread.start_new_thread(hot, (X,))
+    for _ in range(1000):
+        if hot.latest is not None and hot.latest.idle:
+            break
+        done.wait(0.01)
+    assert "# dense\n" in hot.source
+    agree(hot(X), layer(X))
+
+
+def test_explain_counts_what_stands_in_the_source(capsys):
+    hot = compiled(lambda x: np.sum(np.tanh(x * 2) + 1))
+    hot(X)
+    size = hot.explain()
+    said = capsys.readouterr().out
+    buffers = re.findall(r"empty\(\(6, 4\), 'float64'\)", hot.source)
+    assert size == len(buffers) * X.nbytes > 0
+    in_place = hot.source.count("# in place")
+    assert f"{len(buffers)}, {size} bytes; in place: {in_place} rows" in said and in_place > 0
+
+
+def test_rows_print_as_calls():
+    hot = compiled(lambda x: np.sum(np.tanh(x) * 2))
+    hot(X)
+    rows = [repr(node) for node in hot.latest.program.nodes]
+    assert rows[0].endswith(" = tanh(x)") and any("multiply(" in row for row in rows)

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from enum import IntEnum
 
 import numpy as np
 import pytest
 
 import tinyflux as flux
+from tests.compiling import agree
+from tinyflux import losses
 
 ALONE = """
 import sys
@@ -30,9 +33,10 @@ OPTIMISERS = [
 ]
 
 
-def run(folder, code):
+def run(folder, code, *args):
     """Run code in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -63,6 +67,56 @@ def test_saved_step_goes_on_as_tinyflux_does(make, tmp_path):
     more = flux.train_(hot, ps, [(x, y)] * 5, opt)  # from where the module stored itself
     run(tmp_path, ALONE)
     assert np.load(tmp_path / "out.npz")["losses"].tolist() == more.losses
+
+
+class Axis(IntEnum):
+    """Names for the axes, as some people have them."""
+
+    ROWS = 0
+    COLUMNS = 1
+
+
+PREDICTIONS = {
+    "view": lambda x: x.T, "concatenation": lambda x: np.concatenate([x, 2 * x], axis=1),
+    "kernel": lambda x: np.linalg.slogdet(x[:3])[1], "type": lambda x: np.sum(x, dtype=np.float64),
+    "type of Python": lambda x: np.cumsum(x, dtype=float), "complex": lambda x: np.abs(x * 2j),
+    "enum": lambda x: np.cumsum(x, axis=Axis.COLUMNS) * Axis.COLUMNS + 3 * Axis.ROWS,
+    "labels": lambda x: losses.logitcrossentropy(x, np.argmax(x, axis=1)),
+    "infinite": lambda x: np.clip(x, 0.1, None),
+}  # fmt: skip
+EACH = """
+import importlib, sys
+sys.modules["tinyflux"] = None
+import numpy as np
+x = np.load("x.npy")
+np.savez("out.npz", **{name: importlib.import_module(name).step(x) for name in sys.argv[1:]})
+"""
+
+
+def test_saved_predictions_are_those_of_the_function(tmp_path):
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    np.save(tmp_path / "x.npy", x)
+    names = [f"p{k}" for k in range(len(PREDICTIONS))]
+    for name, f in zip(names, PREDICTIONS.values(), strict=True):
+        hot = flux.compiled(f)
+        agree(hot(x), f(x), 1e-15)
+        hot.save(tmp_path / f"{name}.py")
+    run(tmp_path, EACH, *names)
+    found = np.load(tmp_path / "out.npz")
+    for name, f in zip(names, PREDICTIONS.values(), strict=True):
+        agree(found[name], f(x), 1e-15)
+
+
+def test_kernels_that_need_more_than_numpy_are_refused(tmp_path):
+    from scipy.special import erf
+
+    drop = flux.trainmode_(flux.Dropout(0.5))
+    for f, name in ((lambda x: erf(x) * 2, "erf"), (lambda x: drop(x) * 2, "as_integer")):
+        hot = flux.compiled(f)
+        hot(np.ones(3))
+        with pytest.raises(flux.CannotCompileError, match=f"save: {name}.* NumPy"):
+            hot.save(tmp_path / "step.py")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_saved_says_so(tmp_path):

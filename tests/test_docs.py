@@ -56,7 +56,7 @@ def test_every_test_that_the_promise_names_exists():
     assert len(rows) > 70
     for row in rows:
         names = re.findall(r"`(?:(test_\w+)\.py)?(?:::)?(test_\w+)?`", row.rpartition(" | ")[2])
-        assert names, row
+        assert names or row.endswith("(none) |"), row
         module = ""
         for file, name in names:
             module = file or module

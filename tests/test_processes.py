@@ -227,7 +227,6 @@ def test_a_copied_context_takes_the_tape_along():
     assert flux.gradient(f, 1.0) == (6.0,)
 
 
-@pytest.mark.xfail(strict=True, reason="two threads change the sources of one tape in turn")
 def test_gradients_in_copied_contexts_do_not_disturb_one_another():
     """Two threads with the context of a loss: one begins its own gradient while the other ends."""
     one_in, two_in, one_out = (threading.Event() for _ in range(3))
@@ -715,7 +714,6 @@ def test_models_travel_to_other_processes_and_back(tmp_path):
 
 # --- signals and memory that runs out ------------------------------------------------------------
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="np.copyto runs a line of Python")
 RULES = [
     flux.SGD, flux.Momentum, flux.Nesterov, flux.RMSProp, flux.ADAM, flux.RADAM, flux.AdaMax,
     flux.OADAM, flux.ADAGrad, flux.ADADelta, flux.AMSGrad, flux.NADAM, flux.ADAMW, flux.AdaBelief,
@@ -737,7 +735,7 @@ def updates(rule):
                 flux.update_(opt, ps, {p: np.full(p.shape, 0.1, dtype) for p in ps})
 
 
-@pytest.mark.parametrize("rule", [RULES[0], *(pytest.param(r, marks=NOT_YET) for r in RULES[1:])])
+@pytest.mark.parametrize("rule", RULES)
 def test_no_python_runs_in_the_middle_of_an_update(rule, monkeypatch):
     """Between two lines of Python a signal may raise; a step is half done then."""
     entered, real = [], plan.at_once
@@ -759,7 +757,6 @@ def test_no_python_runs_in_the_middle_of_an_update(rule, monkeypatch):
     assert set(entered) == {"at_once"}
 
 
-@pytest.mark.xfail(strict=True, reason="they are put back one by one")
 def test_the_best_parameters_come_back_all_or_none():
     """Whatever line of the package the interrupt comes at."""
     k, ended = 0, False
@@ -824,7 +821,6 @@ print("done")
 """
 
 
-@NOT_YET
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
 def test_a_real_signal_at_any_moment_leaves_a_whole_step():
     assert run(INTERRUPTED, OPENBLAS_NUM_THREADS="1") == "done\n"

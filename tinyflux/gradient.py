@@ -6,6 +6,7 @@ and its backward pass runs the rules on Tensors, so that it is recorded in turn.
 """
 
 from contextvars import Context, copy_context
+from threading import get_ident
 
 import numpy as np
 
@@ -88,7 +89,8 @@ def withgradient(f, *args):
         return f.withgradient(args)
     as_callable(f, "gradient: f")
     pull = Pullback(f, args)
-    return pull.value, pull(one_like(pull.output))
+    value = pull.value[()] if type(pull.value) is np.ndarray else pull.value  # and no view
+    return value, pull(one_like(pull.output))
 
 
 def pullback(f, *args):
@@ -139,6 +141,8 @@ class Pullback:
     def __init__(self, f, args, careful=False):
         self.ps = as_params(args)
         outer = recording()
+        if outer is not None and outer.thread != get_ident():
+            outer = None  # another thread's, whose context was copied: a tape has one owner
         if outer is None:
             self.tape = tape = Tape(careful)
             try:  # a context is left for certain, whatever exception comes, and when

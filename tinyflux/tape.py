@@ -14,6 +14,7 @@ result, and `live` the positions of the operands that a gradient flows to.
 """
 
 from contextvars import ContextVar
+from threading import get_ident
 
 from .errors import out_refused
 from .tensor import Mark, Tensor
@@ -48,7 +49,7 @@ class Tape:
     x4 = multiply(x3, x2)  () float64
     """
 
-    __slots__ = ("careful", "mark", "rows", "sources", "watched")
+    __slots__ = ("careful", "mark", "rows", "sources", "thread", "watched")
     tracing = False  # True for the tape of `compiled`, on which everything counts
     training = True  # whether layers behave as in training; `compiled` also records their use
 
@@ -57,6 +58,7 @@ class Tape:
         self.mark = Mark()
         self.sources = {}  # id -> leaf Tensor: the leaves that gradients are taken for
         self.careful, self.watched = careful, []  # see `borrowing.py`
+        self.thread = get_ident()
 
     def __len__(self):
         return len(self.rows)

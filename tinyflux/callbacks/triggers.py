@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -260,5 +262,5 @@ class stop_early:
 
     def flush(self) -> None:
         """Put back the parameters of the best call, if `restore`; `train_` calls it at its end."""
-        for p, kept in zip(self.ps, self._kept):
-            p.data[...] = kept
+        arrays = [p.data for p in self.ps]  # in one go, so that Ctrl-C comes before or after it
+        deque(map(setitem, arrays, [...] * len(arrays), self._kept), maxlen=0)

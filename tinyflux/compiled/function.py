@@ -93,6 +93,7 @@ class Recording:
         """
         scope: dict = {}
         exec(self.code, scope)
+        bind = scope.pop("bind")  # or the two would hold one another, until a garbage collection
         values = self.program.results[1:]
         places = list(places or [None] * len(values))
         named: dict = {}
@@ -100,7 +101,7 @@ class Recording:
             if v is not None:
                 place = np.empty(v.shape, v.dtype) if places[i] is None else places[i]
                 places[i] = named[self.source.gradients[i]] = place
-        return scope["bind"](**self.source.given, **named), places
+        return bind(**self.source.given, **named), places
 
     def run(self, arguments):
         """(output, the copy that computed it); append the copy to `idle` when it has been read."""

@@ -20,6 +20,7 @@ from .passes import is_view
 NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}
 WORDS = {*keyword.kwlist, *dir(builtins), *NUMPYS, "bind", "step", "backward", "quiet", "Context"}
 PLAIN = (type(None), bool, int, float, str)
+NUMBERS = (bool, int, float, np.number, np.bool_)
 QUIET = [
     ("quiet = Context()", "for the way back: an infinite slope is a value"),
     ("quiet.run(seterr, all='ignore')", ""),
@@ -139,6 +140,8 @@ class Source:
             return f"({inner},)" if len(value) == 1 else f"({inner})"
         if isinstance(value, list):
             return f"[{', '.join(map(self.literal, value))}]"
+        if isinstance(value, type) and issubclass(value, NUMBERS):
+            value = np.dtype(value)
         if isinstance(value, np.dtype):
             return f"{self.numpy('dtype')}({value.name!r})"
         if isinstance(value, slice):

@@ -134,7 +134,7 @@ class Lane:
         calls: list[tuple] = []
         if careful:
             pairs = zip(chain(*self.group.moments), chain(*self.moments), strict=True)
-            calls += [(np.copyto, m, new) for m, new in pairs]
+            calls += [(setitem, m, ..., new) for m, new in pairs]
         else:
             flat = self.inputs[0]
             for where, (links,) in self.blocks:
