@@ -425,6 +425,11 @@ def test_bad_triggers_say_what_came(make, f, count, error, said):
         make(f, count, []) if make is stop_early else make(f, count)
 
 
+def test_a_predicate_that_is_no_yes_or_no_is_refused():
+    with pytest.raises(TypeError, match=r"predicate returned .*; wanted True or False"):
+        patience(lambda: np.ones(2) > 0, 1)()
+
+
 # --- stop_early ----------------------------------------------------------------------------------
 
 

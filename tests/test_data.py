@@ -274,6 +274,7 @@ def test_ncycle_repeats_and_knows_its_length(n, times):
     loader = DataLoader(np.arange(n))
     assert order(loader) * times == [int(b[0]) for b in ncycle(loader, times)]
     assert len(ncycle(loader, times)) == n * times
+    assert repr(ncycle([n], times)) == f"ncycle([{n}], {times})"
 
 
 def test_ncycle_shuffles_anew_and_can_be_used_twice():
@@ -458,6 +459,7 @@ def test_of_equal_scores_the_first_counts():
         (lambda: onehotbatch([1], []), ValueError, "labels is empty"),
         (lambda: onehotbatch([1], [1, 2, 1]), ValueError, "labels has 1 twice"),
         (lambda: onehotbatch([1], np.eye(2)), TypeError, "a label is a scalar"),
+        (lambda: onehotbatch([np.ones((2, 2)), np.ones((2, 3))], [1]), TypeError, "ys does not"),
         (lambda: onecold([[1.0, np.nan]]), ValueError, "NaN"),
         (lambda: onecold(3.0), ValueError, "shape ()"),
         (lambda: onecold(np.zeros((2, 0))), ValueError, "shape (2, 0)"),

@@ -814,6 +814,10 @@ def test_tape_prints_as_a_program():
     _, back = pullback(lambda a, b: np.sum(a @ b, axis=0), np.ones((2, 3)), np.ones((3, 4)))
     text = str(back.tape)
     assert "matmul(x1, x2)" in text and "sum(x3, axis=0)" in text and "(4,) float64" in text
+    mask = np.ones((2, 3)) > 0
+    _, back = pullback(lambda a: np.sum(np.where(mask, a, 0.0) * np.ones(3)), np.ones((2, 3)))
+    text = str(back.tape)  # what is no Tensor: arrays by their shape, numbers as they are
+    assert "where(array(2, 3), x1, 0.0)" in text and "multiply(x2, array(3,))" in text
 
 
 def test_a_rule_may_be_declared_by_a_user():

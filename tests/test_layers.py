@@ -322,6 +322,22 @@ def test_repr_reads_as_the_constructor(m):
     assert [p.shape for p in flux.params(again)] == [p.shape for p in flux.params(m)]
 
 
+def test_what_cannot_be_shown_as_it_would_be_typed_is_shown_in_short():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    class Holder:
+        def __repr__(self):
+            return f"Holder({deep!r})"
+
+        def __call__(self, x):
+            return x
+
+    shown = repr(Chain(Holder(), flux.relu))
+    assert shown.startswith("Chain(") and shown.endswith(", relu)") and len(shown) < 200
+
+
 def test_str_counts_the_parameters_in_one_column():
     m = Chain(a=Dense(784, 32, flux.σ), b=Chain(Dropout(0.5), Dense(32, 10)), c=flux.softmax)
     assert str(m).splitlines() == [
@@ -479,6 +495,11 @@ def test_orthogonal(shape):
     w = flux.orthogonal(*shape, rng=0, gain=2.0).reshape(-1, shape[-1]).astype(float) / 2
     small = w @ w.T if w.shape[0] < w.shape[1] else w.T @ w
     np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-6)
+
+
+def test_a_matrix_with_orthonormal_columns_has_a_size():
+    with pytest.raises(ValueError, match="orthogonal: at least one size is wanted"):
+        flux.orthogonal(())
 
 
 def test_sparse_init():

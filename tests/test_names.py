@@ -348,6 +348,7 @@ def test_call(call):
         ("np.diff(x, n=-1)", ValueError),
         ("np.take_along_axis(x, np.zeros((2, 2), int), 1)", (ValueError, IndexError)),
         ("np.concatenate([])", ValueError), ("np.expand_dims(x, 9)", ValueError),
+        ("np.einsum('ij,jk', x)", ValueError), ("np.einsum('ijk->i', x)", ValueError),
     ],
 )  # fmt: skip
 def test_misuse_raises_what_numpy_raises(call, error):

@@ -448,6 +448,28 @@ def test_state_dies_with_its_key_without_the_garbage_collector():
         gc.enable()
 
 
+def test_a_key_may_die_with_its_optimiser():
+    """A rule that holds the last reference to a parameter ends after its optimiser has ended."""
+    opt, key = SGD(), Key(np.ones(2))
+    stepped(opt, [key], [np.ones(2)])
+    gone, opt.anchor = weakref.ref(key), key
+    opt._stepper.chain = (opt.leaves()[0],)
+    del key, opt
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_a_dying_key_calls_may_copy_the_optimiser():
+    opt, key, copies = ADAM(), Key(np.ones(2)), []
+    look = lambda _: copies.append(copy.deepcopy(opt))
+    first = weakref.ref(key, look)
+    stepped(opt, [key], [np.ones(2)])
+    last = weakref.ref(key, look)
+    del key
+    assert [len(c._stepper._entries) for c in copies] == [0, 0]
+    assert first() is last() is None
+
+
 def test_a_new_key_never_finds_old_state():
     opt, keep = ADAM(), Key(np.ones(2))
     for _ in range(300):
@@ -591,6 +613,8 @@ def test_keys_and_arrays_that_cannot_be_updated():
     with pytest.raises(TypeError, match="read-only"):
         stepped(opt, [a, b], [g, g])
     np.testing.assert_array_equal(a.data, before)
+    with pytest.raises(TypeError, match=r"Parameter 1 is .*; wanted a writeable array"):
+        opt.prepare([a, Key(0)], [a.data, [1.0, 1.0]])
     stepped(opt, [], [])
 
 
@@ -645,6 +669,14 @@ def test_a_prepared_step_follows_the_arrays_that_it_is_given():
             prepared.run(gradients, gathered=True)
     np.testing.assert_array_equal(large.data, np.full(50_000, 1 - 0.5 * 2 * 5))
     np.testing.assert_array_equal(small.data, np.full(3, 1 - 0.5 * 2 * 5))
+
+
+def test_a_prepared_step_offers_places_of_the_type_of_the_gradient():
+    """Half precision is updated in single precision: its gradients are converted on the way."""
+    keys = [Key(np.ones(2, d)) for d in ("f2", "f4", "f2")]
+    places = SGD(0.5).prepare(keys, [k.data for k in keys]).places
+    assert places[0] is None and places[2] is None
+    assert places[1] is None or places[1].dtype == np.float32
 
 
 def test_plans_are_bounded():

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -235,6 +236,17 @@ def test_schedules_that_end_and_bad_ones():
     for make, args in ((S.Step, (1, 0.5, 0)), (S.Step, (1, 0.5, [])), (S.Sin, (0, 1, 0))):
         with pytest.raises(ValueError, match="must be"):
             make(*args)
+
+
+def test_schedules_without_a_value():
+    class Mine(S.Schedule):
+        """One that has forgotten its formula."""
+
+    with pytest.raises(NotImplementedError):
+        Mine()(1)
+    for kind in (S.Triangle, S.Sin, partial(S.CosAnneal, restart=False)):
+        with pytest.raises(ValueError, match=f"no finite value at step {10**9}"):
+            kind(0.0, 1.0, period=1e-320)(10**9)  # the angle is beyond all floats
 
 
 def test_scheduler_sets_a_field():

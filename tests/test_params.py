@@ -280,6 +280,13 @@ def test_arithmetic(gs):
         assert type(found[w]) is np.ndarray and not np.shares_memory(found[w], gs[w])
 
 
+def test_a_factor_may_be_differentiated():
+    w = Tensor([3.0, 4.0])
+    gs = gradient(lambda: np.sum(w**2), [w])
+    for f, slope in ((lambda s: np.sum((gs * s)[w]), 14), (lambda s: np.sum((gs / s)[w]), -3.5)):
+        assert gradient(f, 2.0) == (slope,)
+
+
 def test_none_counts_as_zero():
     a, b = Tensor(1.0), Tensor(1.0)
     ps = Params([a, b])

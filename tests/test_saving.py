@@ -486,6 +486,28 @@ def test_a_read_only_array_is_found_before_anything_is_written(path):
     assert [t.data.item() for t in flux.params(model)] == [1, 1, 1, 1]
 
 
+def test_a_commit_that_fails_half_way_is_undone(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    model, opt, loader = trained(flux.Momentum(0.1), rng=1)
+    flux.save(path, model, opt, loader)
+    train(model, opt, loader, 1)
+    opt.lr = 0.5
+    old, real, calls = everything(model, opt, loader), type(opt).load_state_, itertools.count(1)
+
+    def load_state_(self, *args):
+        if self is opt and next(calls) == 2:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(opt), "load_state_", load_state_)
+        with pytest.raises(KeyboardInterrupt):
+            flux.load_(path, model, opt, loader)
+    assert next(calls) > 3 and everything(model, opt, loader) == old
+    flux.load_(path, model, opt, loader)
+    assert everything(model, opt, loader) != old
+
+
 def interrupted(f, k):
     """Call `f` with Ctrl-C at the k-th line that is run in `tinyflux`; whether it came."""
     count = itertools.count(1)

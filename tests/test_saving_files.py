@@ -690,6 +690,40 @@ def test_a_private_file_is_never_readable_by_others(tmp_path, monkeypatch):
     assert set(modes) == {0o600}
 
 
+def test_without_locks_files_are_whole_as_well(tmp_path, monkeypatch):
+    """On Windows: no locks, no folders to sync; nothing of others is removed."""
+    monkeypatch.setattr(files, "fcntl", None)
+    stray = tmp_path / ".x.npz.0123abcd.tmp"
+    stray.write_bytes(b"half")
+    path = tmp_path / "x.npz"
+    for value in (1.0, 2.0):
+        flux.save(path, model(value))
+        flux.load_(path, m := model())
+        assert np.all(m[0].weight.data == value)
+    failing(monkeypatch, "replace", 1, PermissionError(errno.EACCES, "somebody reads it"))
+    with pytest.raises(PermissionError, match="somebody reads it"):
+        flux.save(path, model(3.0))
+    flux.load_(path, m := model())
+    assert np.all(m[0].weight.data == 2)
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, stray.name])
+
+
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_folders_that_cannot_be_synced(tmp_path, monkeypatch, system):
+    """Some file systems know no such thing (EINVAL), and neither does Windows."""
+    synced = []
+
+    def fsync(fd):
+        synced.append(fd)
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "name", system)
+        files._sync(str(tmp_path))
+    assert len(synced) == (system == "posix")
+
+
 @posix
 def test_symbolic_links_are_followed(tmp_path):
     (tmp_path / "a").mkdir()

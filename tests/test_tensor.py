@@ -399,6 +399,19 @@ def test_a_function_without_a_rule_names_itself(f, name):
 
 
 @pytest.mark.parametrize(
+    "named, plain",
+    [(lambda a, b: np.dot(a, b=b), np.dot), (lambda a, b: np.outer(a=a, b=b), np.outer),
+     (lambda a, b: np.linalg.solve(a, b=b), np.linalg.solve)],
+)  # fmt: skip
+def test_operands_may_be_given_by_name(named, plain):
+    a, b = np.arange(4.0).reshape(2, 2) + np.eye(2), np.ones((2, 2))
+    found = flux.gradient(lambda a, b: np.sum(np.sin(named(a, b))), a, b)
+    wanted = flux.gradient(lambda a, b: np.sum(np.sin(plain(a, b))), a, b)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
     "f, g",
     [(np.add.reduce, np.sum), (np.multiply.reduce, np.prod), (np.maximum.reduce, np.max),
      (np.minimum.reduce, np.min), (np.add.accumulate, np.cumsum),

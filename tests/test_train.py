@@ -4,6 +4,8 @@ import copy
 import re
 import sys
 import time
+import types
+from functools import partial
 from itertools import count, repeat
 
 import numpy as np
@@ -257,6 +259,13 @@ def test_non_finite_loss_raises_before_the_update(bad, make):
     assert repr(state) == repr(untouched)
 
 
+def test_a_loss_beyond_all_floats_counts_as_infinite():
+    w = flux.Tensor(1.0)
+    with pytest.raises(flux.NonFiniteLossError, match="inf at step 1"):
+        flux.train_(lambda x: 10**400, flux.params(w), [1.0], flux.SGD(0.1))
+    assert float(w) == 1
+
+
 def test_steps_of_an_error_count_over_all_epochs():
     w, ps, loss = scalar()
     calls = count(1)
@@ -268,8 +277,9 @@ def test_steps_of_an_error_count_over_all_epochs():
 
 def test_loss_without_influence_raises():
     w = flux.Tensor(1.0)
-    with pytest.raises(flux.NoGradientError, match=r"datum 1 .* none of the 1 parameters"):
-        flux.train_(lambda x: x * 2.0, flux.params(w), [1.0], flux.SGD(0.1))
+    for prepare in (lambda f: f, compiled):
+        with pytest.raises(flux.NoGradientError, match=r"datum 1 .* none of the 1 parameters"):
+            flux.train_(prepare(lambda x: x * 2.0), flux.params(w), [1.0], flux.SGD(0.1))
 
 
 def test_unused_parameter_and_its_state_are_left_alone():
@@ -441,6 +451,13 @@ def test_callbacks_are_called_in_their_order_after_every_update():
     ]  # fmt: skip
 
 
+def test_a_callback_that_does_not_say_its_parameters_is_given_none():
+    _, ps, loss = scalar()
+    seen = {}
+    flux.train_(loss, ps, [1.0], flux.SGD(0.1), cb=partial(seen.update, called=True))
+    assert seen == {"called": True}
+
+
 def test_a_method_and_an_object_are_callbacks():
     class Watch:
         def __init__(self):
@@ -598,6 +615,51 @@ def test_seconds_stand_still_when_training_has_ended(monkeypatch):
     assert h.seconds == took
 
 
+class Axes:
+    """Takes down what is drawn."""
+
+    def __init__(self):
+        self.drawn, self.said = {}, []
+
+    def plot(self, x, y, label, linewidth=None):
+        self.drawn[label] = (list(x), list(y))
+
+    def set_xlabel(self, text):
+        self.said.append(text)
+
+    def legend(self):
+        self.said.append("legend")
+
+
+def test_plot_draws_the_losses_and_what_was_recorded_over_the_steps(monkeypatch):
+    pyplot, made = types.ModuleType("matplotlib.pyplot"), Axes()
+    pyplot.subplots = lambda: (None, made)
+    monkeypatch.setitem(sys.modules, "matplotlib", types.ModuleType("matplotlib"))
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", pyplot)
+    monkeypatch.setattr(sys.modules["matplotlib"], "pyplot", pyplot, raising=False)
+    h = flux.History()
+    h.losses = [3.0, 2.0]
+    h.record(accuracy=0.5)
+    h.losses.append(1.0)
+    h.record(accuracy=0.75)
+    given = Axes()
+    assert h.plot(given) is given and h.plot() is made
+    for ax in (given, made):
+        assert ax.drawn == {"loss": ([1, 2, 3], [3, 2, 1]), "accuracy": ([2, 3], [0.5, 0.75])}
+        assert ax.said == ["step", "legend"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_plot_with_matplotlib():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    _, ps, loss = scalar(8.0)
+    h = flux.train_(loss, ps, [1.0, 3.0], flux.SGD(1.0))
+    ax = h.plot(figure.subplots())
+    (line,) = ax.get_lines()
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([1, 2], h.losses)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss"]
+
+
 def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "tinyflux-autodiff\[plot\]"'):
@@ -648,8 +710,9 @@ def test_data_loader_of_several_epochs_ends_with_a_part():
 @pytest.mark.parametrize("data", [[], (), np.empty((0, 3)), flux.ncycle([], 3)])
 def test_data_without_a_datum(data):
     _, ps, loss = scalar()
-    with pytest.raises(ValueError, match="no datum"):
-        flux.train_(loss, ps, data, flux.SGD(0.1))
+    for f in (loss, compiled(loss)):
+        with pytest.raises(ValueError, match="no datum"):
+            flux.train_(f, ps, data, flux.SGD(0.1))
 
 
 def test_tuple_of_arrays_is_no_data():
@@ -684,6 +747,12 @@ def test_type_error_inside_the_loss_is_not_explained_away():
 
 
 # --- arguments -----------------------------------------------------------------------------------
+
+
+def test_a_loss_that_does_not_say_its_parameters():
+    """Then an error is what it is."""
+    with pytest.raises(TypeError, match=r"^'int' object is not iterable"):
+        flux.train_(max, flux.params(flux.Tensor(1.0)), [1], flux.SGD(0.1))
 
 
 def test_both_forms():
@@ -790,7 +859,8 @@ def test_progress_without_tqdm(monkeypatch):
     assert float(w) == 1 and phase.get() is None
 
 
-def test_progress_advances_once_a_step(monkeypatch):
+@pytest.mark.parametrize("prepare", [lambda f: f, compiled], ids=["eager", "compiled"])
+def test_progress_advances_once_a_step(monkeypatch, prepare):
     class Bar:
         def __init__(self, **options):
             self.options, self.shown, self.steps = options, [], 0
@@ -814,6 +884,7 @@ def test_progress_advances_once_a_step(monkeypatch):
     auto.tqdm = Bar
     monkeypatch.setitem(sys.modules, "tqdm.auto", auto)
     _, ps, loss = scalar()
+    loss = prepare(loss)
     flux.train_(loss, ps, [1.0, 2.0], flux.SGD(0.0), epochs=2, progress=True)
     flux.train_(loss, ps, iter([1.0]), flux.SGD(0.0), progress=True)
     assert [(b.options["total"], b.steps) for b in bars] == [(4, 4), (None, 1)]

@@ -127,7 +127,8 @@ class Operation:
             else:
                 arrays.append(as_operand(t, self.name))
         if live and not tape.tracing:
-            for i in self._reads.get(tuple(live)) or self.reads(live, len(arrays)):
+            reads = self._reads.get(tuple(live))
+            for i in self.reads(live, len(arrays)) if reads is None else reads:
                 a, t = arrays[i], operands[i]
                 if type(a) is ndarray and (
                     type(t) is not Tensor or t.mark is not tape.mark or a.base is not None
@@ -187,7 +188,7 @@ class Operation:
 
         try:
             return tuple(signature(self.public).parameters)
-        except ValueError:  # NumPy 2.0 does not say it of a function written in C
+        except ValueError:  # pragma: no cover - NumPy 2.0 does not say it of what is written in C
             return tuple(f"x{i + 1}" for i in range(len(self.rules)))
 
     def from_call(self, args, kwargs):

@@ -38,6 +38,8 @@ class Source:
     gradients : list of str or None
         The other arguments of `bind`: for each gradient the name of the array that it goes into.
     buffers : list of (str, shape, dtype)
+    in_place : int
+        How many rows write over one of their operands.
     """
 
     def __init__(self, program, title, names=()):
@@ -45,6 +47,7 @@ class Source:
         self.names, self.given, self.imports = {}, {}, set()
         self.taken = set(WORDS)
         self.setup, self.lines, self.buffers = [], [], []
+        self.in_place = 0
         self.origins = {}  # number of a line of the text -> where it came from
         wanted = list(zip(program.results[1:], names))
         self.gradients = [None if v is None else self.fresh(name) for v, name in wanted]
@@ -55,11 +58,6 @@ class Source:
         self.memory = Memory(program)
         self.write_all()
         self.text = self.layout()
-
-    @property
-    def in_place(self):
-        """How many rows write over one of their operands."""
-        return sum(note == "in place" for _, note in self.setup)
 
     # --------------------------------------------------------------------------- names
 
@@ -167,6 +165,7 @@ class Source:
             return self.names[out]
         over = memory.is_overwritten(node, i)
         if over is not None:
+            self.in_place += 1
             memory.stored[out] = memory.stored.pop(over)
             return self.rename(out, self.name(over))
         name, free = self.name(out), memory.take(out)

@@ -20,7 +20,7 @@ from ..errors import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows, browsers
+except ImportError:  # pragma: no cover - Windows, browsers
     fcntl = None  # type: ignore[assignment]
 
 
