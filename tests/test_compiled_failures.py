@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import cProfile
 import enum
 import functools
 import gc
@@ -24,7 +25,7 @@ import tinyflux as flux
 from tests.compiling import agree, agree_all
 from tinyflux import losses
 from tinyflux.compiled import compiled
-from tinyflux.errors import CannotCompileError, NonFiniteLossError
+from tinyflux.errors import CannotCompileError, NonFiniteLossError, NotScalarError
 
 X = np.random.default_rng(0).standard_normal((6, 4))
 Y = np.arange(6) % 3
@@ -1209,3 +1210,63 @@ def test_rows_print_as_calls():
     hot(X)
     rows = [repr(node) for node in hot.latest.program.nodes]
     assert rows[0].endswith(" = tanh(x)") and any("multiply(" in row for row in rows)
+
+
+@pytest.mark.parametrize("result", [lambda x: (x, x), lambda x: [x], lambda x: {}, lambda x: None])
+def test_what_is_not_one_array_is_refused(result):
+    with pytest.raises(NotScalarError, match="a compiled function returns one array or number"):
+        compiled(result)(X)
+
+
+def test_it_prints_as_its_source():
+    hot = compiled(np.square)
+    assert repr(hot) == str(hot) == "compiled(square)"
+    hot(X)
+    assert repr(hot) == "compiled(square)" and str(hot) == hot.source
+
+
+def test_under_a_profiler_everything_in_reach_counts():
+    """One written in C is left in its place: what runs is not seen then."""
+    rates = {"used": 2.0}
+
+    def check():
+        follows(lambda x: x * rates["used"], lambda: rates.update(used=3.0), X)
+        with pytest.raises(CannotCompileError, match=r"np\.random"):
+            compiled(lambda x: x * np.random.rand())(X)  # noqa: NPY002
+
+    profile = cProfile.Profile()
+    profile.runcall(check)
+    assert any("follows" in str(entry.code) for entry in profile.getstats())
+
+
+def test_an_error_on_the_way_back_names_the_line_of_the_user():
+    from tinyflux.primitive import OPERATIONS, primitive
+
+    @primitive(None, samples=())
+    def positive(x):
+        if np.min(x) < 0:
+            raise ValueError("negative")
+        return x * 1.0
+
+    square = primitive(lambda g, y, x: 2 * g * positive(x), samples=())(lambda x: x * x)
+    for operation in (positive, square):
+        del OPERATIONS[operation.name]
+    hot = compiled(lambda x: np.sum(square(x)))
+    agree(flux.gradient(hot, abs(X))[0], 2 * abs(X))
+    with pytest.raises(ValueError, match=r"^negative") as caught:
+        flux.gradient(hot, X)
+    assert "test_compiled_failures.py:" in caught.value.__notes__[0]
+    assert "rule of" in caught.value.__notes__[0]
+
+
+def test_an_error_before_the_first_line_is_said_to_come_from_none():
+    """A handler of a signal may raise at any moment, at the call itself, too."""
+    hot = compiled(np.tanh)
+    hot(X)
+
+    def handler():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError) as caught:
+        hot.latest.guarded(handler, ())
+    assert caught.value.__notes__ == ["in the compiled tanh"]

@@ -37,7 +37,7 @@ def blocks(request):
         setattr(module, k, value)
 
 
-def test_large_elementwise_runs_are_blocked_and_need_less_memory():
+def test_large_elementwise_runs_are_blocked_and_need_less_memory(capsys):
     x = np.random.default_rng(0).standard_normal((1030, 512)).astype("f4")
     hot = compiled(lambda x: np.mean(np.exp(-(np.tanh(x) ** 2)) * x))
     value, (slope,) = flux.withgradient(hot, x)
@@ -47,6 +47,8 @@ def test_large_elementwise_runs_are_blocked_and_need_less_memory():
     assert "for i in range(0, 1030, 64):" in hot.source
     sizes = [shape[0] for _, shape, _ in hot.latest.source.buffers]
     assert 64 in sizes
+    hot.explain()
+    assert "rows in one loop, over blocks of 64 of 1030" in capsys.readouterr().out
 
 
 @settings(max_examples=30, derandomize=True, deadline=None)

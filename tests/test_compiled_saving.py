@@ -141,5 +141,8 @@ def test_pullback_of_a_compiled_loss():
     assert value == 5.0
     np.testing.assert_array_equal(back(3.0)[W], [6.0, 12.0])
     x = np.array([1.0, 2.0])
+    value, back = flux.pullback(flux.compiled(lambda x, y: np.sum(x**2) + 0 * y.size), x, x)
+    assert value == 5.0 and back(3.0)[1] is None
+    np.testing.assert_array_equal(back(3.0)[0], [6.0, 12.0])
     value, back = flux.pullback(flux.compiled(np.square), x)  # an array: recorded as usual
     np.testing.assert_array_equal(back(np.ones(2))[0], 2 * x)

@@ -411,6 +411,13 @@ def test_operands_may_be_given_by_name(named, plain):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_missing_operand_is_named():
+    """`np.where(t)` alone gives indices, through which no gradient flows."""
+    for f, name in ((lambda x: np.where(x), "x2?"), (lambda x: np.where(x, x), "y|x3")):
+        with pytest.raises(TypeError, match=f"where: the operand '({name})' is missing"):
+            flux.pullback(f, np.eye(2))
+
+
 @pytest.mark.parametrize(
     "f, g",
     [(np.add.reduce, np.sum), (np.multiply.reduce, np.prod), (np.maximum.reduce, np.max),

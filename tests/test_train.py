@@ -736,8 +736,10 @@ def test_things_that_are_no_data(data):
 )  # fmt: skip
 def test_datum_that_does_not_fit_the_loss(datum, how):
     w = flux.Tensor(1.0)
-    with pytest.raises(TypeError, match=f"datum 1 is a {how}.*missing a required argument: 'y'"):
-        flux.train_(lambda x, y: w * x * y, flux.params(w), [datum], flux.SGD(0.1))
+    for loss in (f := lambda x, y: w * x * y, compiled(f)):
+        said = f"datum 1 is a {how}.*missing a required argument: 'y'"
+        with pytest.raises(TypeError, match=said):
+            flux.train_(loss, flux.params(w), [datum], flux.SGD(0.1))
 
 
 def test_type_error_inside_the_loss_is_not_explained_away():

@@ -107,7 +107,7 @@ def _spawn(rng: np.random.Generator) -> np.random.SeedSequence:
     return seeds.spawn(1)[0]
 
 
-def _after_fork_in_child() -> None:
+def _after_fork_in_child() -> None:  # pragma: no cover - in a child no tracer follows
     """Take up the child's own stream.
 
     The inherited generator has a lock of its own, which a thread of the parent may have held when
@@ -120,5 +120,5 @@ def _after_fork_in_child() -> None:
         _default["rng"] = np.random.default_rng(_forking.heir)
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows and in browsers, where nothing forks
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not where nothing forks (Windows)
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -141,7 +141,8 @@ class Source:
         if isinstance(value, type) and issubclass(value, NUMBERS):
             value = np.dtype(value)
         if isinstance(value, np.dtype):
-            return f"{self.numpy('dtype')}({value.name!r})"
+            name = value.name if value.isnative else value.str
+            return f"{self.numpy('dtype')}({name!r})"
         if isinstance(value, slice):
             return f"slice({', '.join(map(self.literal, (value.start, value.stop, value.step)))})"
         return "..." if value is Ellipsis else self.constant(value)

@@ -189,7 +189,7 @@ def user_line():
         if not name.startswith((HERE, NUMPY)) and "importlib" not in name:
             return f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back
-    return ""
+    return ""  # pragma: no cover - in a thread begun in C, which no tracer follows
 
 
 class LoweringTape(TracingTape):

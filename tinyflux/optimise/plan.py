@@ -167,8 +167,6 @@ class Lane:
 
 def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
     """Refuse gradients that are not those of the arrays."""
-    if len(gradients) != len(arrays):
-        raise ValueError(f"Got {len(gradients)} gradients for {len(arrays)} parameters.")
     for i, (g, x) in enumerate(zip(gradients, arrays, strict=True)):
         if not isinstance(x, np.ndarray):
             raise TypeError(f"Parameter {i} is {shown(x)}; wanted a writeable array of floats.")
