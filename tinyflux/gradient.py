@@ -61,7 +61,8 @@ def gradient(f, *args):
     Notes
     -----
     Reverse mode: one forward and one backward pass, whatever the number of parameters. The two
-    forms are those of Flux 0.12 (Zygote). Gradients may be nested to any depth.
+    forms are those of Flux 0.12 (Zygote). Gradients may be nested to any depth. `f` runs in a copy
+    of the caller's context, so context variables that it sets end with it.
 
     Examples
     --------

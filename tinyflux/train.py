@@ -127,7 +127,11 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     One step is: loss and gradient, the check that the loss is finite, the update, the callbacks.
     `skip()` in the loss leaves the datum out; `stop()` from anywhere ends the training, over all
     epochs (in a callback: after the update). Ctrl-C re-raises KeyboardInterrupt with the `history`
-    so far as an attribute. As `Flux.train!` of Flux 0.12, and of 0.3 for the shorter form.
+    so far as an attribute; parameters and optimiser are then those after a whole step. As
+    `Flux.train!` of Flux 0.12, and of 0.3 for the shorter form.
+
+    The loop runs in a copy of the caller's context: what is set in context variables in it, such as
+    the settings of `np.seterr`, ends with it.
 
     Examples
     --------
