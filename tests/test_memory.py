@@ -95,6 +95,7 @@ DEPTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", DEPTHS)
 def test_nothing_is_too_deep_for_a_small_stack(what):
     """100,000 operations in a thread with 256 KiB; neither C nor Python recurses."""

@@ -111,6 +111,7 @@ def test_every_flipped_bit(outcome, form):
             data[i] ^= 1 << bit
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_file_with_the_right_digest(outcome):
     """So not a bit of the zip archive and of the .npy headers is left out of the comparison."""
     data = bytearray(saved("npz"))
