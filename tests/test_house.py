@@ -12,7 +12,7 @@ import tinyflux as flux
 
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
-    ["errors", "checks"],
+    ["errors", "checks", "atomic"],
     ["tensor", "tape", "borrowing", "seeding", "threads"],
     ["primitive", "seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
-from operator import setitem
 from typing import Any
 
 import numpy as np
 
+from ..atomic import fill
 from ..checks import as_callable, as_flag, as_integer, as_number, as_real, shown
 from .steering import stop
 
@@ -262,5 +261,4 @@ class stop_early:
 
     def flush(self) -> None:
         """Put back the parameters of the best call, if `restore`; `train_` calls it at its end."""
-        arrays = [p.data for p in self.ps]  # in one go, so that Ctrl-C comes before or after it
-        deque(map(setitem, arrays, [...] * len(arrays), self._kept), maxlen=0)
+        fill([p.data for p in self.ps], self._kept)

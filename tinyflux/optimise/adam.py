@@ -61,12 +61,16 @@ class ADAM(UpdateRule):
         root = sqrt((1 - b2**t) / (1 - b2))
         return b1, b2, self.eps * root, self.lr * root * (1 - b1) / (1 - b1**t)
 
-    def direction(self, x, g, u, m, v, b1, b2, eps, rate):
-        """The step without its last factor, `rate`."""
+    def remember(self, g, u, m, v, b1, b2):
+        """The moments, with this gradient among them."""
         m *= b1
         m += g
         v *= b2
         v += np.multiply(g, g, out=u)
+
+    def direction(self, x, g, u, m, v, b1, b2, eps, rate):
+        """The step without its last factor, `rate`."""
+        ADAM.remember(self, g, u, m, v, b1, b2)
         np.sqrt(v, out=u)
         u += eps
         np.divide(m, u, out=u)
@@ -157,10 +161,7 @@ class RADAM(ADAM):
 
     @straight
     def delta(self, x, g, u, m, v, b1, b2, root, eps, rate):
-        m *= b1
-        m += g
-        v *= b2
-        v += np.multiply(g, g, out=u)
+        ADAM.remember(self, g, u, m, v, b1, b2)
         np.sqrt(v, out=u)
         u *= root
         u += eps
@@ -255,7 +256,7 @@ class OADAM(ADAM):
         u += w
 
 
-class AMSGrad(UpdateRule):
+class AMSGrad(ADAM):
     """ADAM whose denominator never shrinks, without bias correction.
 
     m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g**2;  top = max(top, v);
@@ -281,11 +282,7 @@ class AMSGrad(UpdateRule):
     AMSGrad(lr=0.001)
     """
 
-    lr: Rate = 0.001
-    beta: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
     moments = ("m", "v", "top")
-    reads_x = False
 
     def scale(self) -> Numbers:
         b1, b2 = self.beta
@@ -298,10 +295,7 @@ class AMSGrad(UpdateRule):
 
     @straight
     def delta(self, x, g, u, m, v, top, b1, b2, eps, rate):
-        m *= b1
-        m += g
-        v *= b2
-        v += np.multiply(g, g, out=u)
+        ADAM.remember(self, g, u, m, v, b1, b2)
         np.maximum(top, v, out=top)
         np.sqrt(top, out=u)
         u += eps
@@ -309,7 +303,7 @@ class AMSGrad(UpdateRule):
         u *= rate
 
 
-class NADAM(UpdateRule):
+class NADAM(ADAM):
     """ADAM with Nesterov's look ahead.
 
     m and v as in ADAM;  ahead = beta1 * m / (1 - beta1**(t+1)) + (1 - beta1) * g / (1 - beta1**t);
@@ -334,16 +328,7 @@ class NADAM(UpdateRule):
     NADAM(lr=0.002)
     """
 
-    lr: Rate = 0.001
-    beta: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
-    moments = ("m", "v")
     scratch = 1
-    reads_x = False
-
-    def scale(self) -> Numbers:
-        b1, b2 = self.beta
-        return 1 - b1, 1 - b2
 
     def constants(self, t, n) -> Numbers:
         b1, b2 = self.beta
@@ -353,10 +338,7 @@ class NADAM(UpdateRule):
 
     @straight
     def delta(self, x, g, u, m, v, w, b1, b2, ahead, now, root, eps):
-        m *= b1
-        m += g
-        v *= b2
-        v += np.multiply(g, g, out=u)
+        ADAM.remember(self, g, u, m, v, b1, b2)
         np.sqrt(v, out=w)
         w *= root
         w += eps

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyflux.atomic import at_once
 from tinyflux.checks import shown
 from tinyflux.optimise.groups import FLUSH, Group, blocks, work_array
-from tinyflux.optimise.writing import at_once, is_straight, written_down
+from tinyflux.optimise.writing import is_straight, written_down
 
 LARGE = 131072  # elements; from here on BLAS does the last two passes of a step in one
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyflux.atomic import at_once
 from tinyflux.checks import as_array, as_integer, numeric, shown
 from tinyflux.optimise.groups import Group, join
 from tinyflux.optimise.plan import Plan, agree
-from tinyflux.optimise.writing import at_once
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet

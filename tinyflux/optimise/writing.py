@@ -1,24 +1,22 @@
 """An update as a list of NumPy calls, which is run as a whole or not at all.
 
-Between two lines of Python an exception may come at any time, such as the one of Ctrl-C: then a
-moment would belong to one step and the parameter to another. So the body of a rule is not run but
-written down, once, and a step runs the list in one go, inside the interpreter, where nothing can
-come between. (It is a little quicker, too.)
+If an exception came in the middle of an update, a moment would belong to one step and the parameter
+to another. So the body of a rule is not run but written down, once, and a step runs the list by
+`at_once`. (It is a little quicker, too.)
 
 >>> g, u = np.array([1.0, 2.0]), np.empty(2)
 >>> calls = written_down(lambda g, u, lr: np.multiply(g, lr, out=u), g, u, 0.5)
 >>> calls == [(np.multiply, g, 0.5, u)] and u is calls[0][-1]
 True
+>>> from tinyflux.atomic import at_once
 >>> at_once(calls)
 >>> u
 array([0.5, 1. ])
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from itertools import starmap
-from operator import call, setitem
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -26,14 +24,6 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 # These want their output by name.
 NAMED_OUT = (np.maximum, np.minimum)
-
-
-def at_once(calls: Iterable[tuple]) -> None:
-    """Run calls (function, *arguments) of C functions in order; no Python runs in between.
-
-    ufuncs and methods are such; functions like np.copyto are not: their dispatch is in Python.
-    """
-    deque(starmap(call, calls), maxlen=0)
 
 
 class Written(NDArrayOperatorsMixin):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from ..atomic import fill
 from ..optimise.rule import UpdateRule
 from ..tensor import Tensor
 from .content import arrays_of, generators_of, tensors_of
@@ -200,9 +199,3 @@ def write(tree: Mapping[str, Any], model: Any, opt: UpdateRule | None, loader: A
 def later(f: Callable[..., Any], *args: Any) -> Callable[[], Any]:
     """A call for later."""
     return lambda: f(*args)
-
-
-def fill(targets: list[np.ndarray], sources: list[np.ndarray]) -> None:
-    """Copy arrays into arrays, in one call of C: no Ctrl-C comes between two of them."""
-    written = map(operator.setitem, targets, repeat(...), sources)  # type: ignore[arg-type]
-    deque(written, maxlen=0)
