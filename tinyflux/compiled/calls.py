@@ -100,7 +100,9 @@ def pick(s, node, args):
 
 
 def cast(s, node, args):
-    """x in another type."""
+    """x in another type, or x copied."""
+    if node.operands[0].dtype == node.output.dtype:
+        return ["{out}[...] = " + args[0]]
     return f"{s.numpy('copyto')}({{out}}, {args[0]}, 'unsafe')"
 
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from ..ops.index import is_basic
-from ..ops.nn import ones
+from ..ops.nn import is_tall, ones
 from ..primitive import OPERATIONS
 from .program import Node, Value
 
@@ -206,42 +206,62 @@ def sum_by_product(program):
     """Sum the rows or columns of a matrix as a product with ones, which BLAS does faster."""
     kept = []
     for node in program.nodes:
-        if is_matrix_sum(node):
+        if is_along_matrix(node, {np.sum}) and node.operands[0].dtype.char in "fd":
             first = node.params["axis"] in (0, (0,))
             (x,) = node.operands
             vector = ones(x.shape[0 if first else 1], x.dtype.char)
             weights = Value(vector, const=vector)
             operands = [weights, x] if first else [x, weights]
-            product = Node(OPERATIONS[np.matmul], operands, {}, node.origin)
-            if node.params.get("keepdims"):  # the axis of one element is only a view
-                length = x.shape[1 if first else 0]
-                product.output = Value(np.empty(length, x.dtype), node=product)
-                node.operation, node.operands = OPERATIONS[np.reshape], [product.output]
-                node.params = {OPERATIONS[np.reshape].names[1]: node.output.shape}
-                kept += [product, node]
+            kept += in_its_place(node, Node(OPERATIONS[np.matmul], operands, {}, node.origin))
+        else:
+            kept.append(node)
+    program.nodes = kept
+
+
+def max_by_columns(program):
+    """Compare short rows turned on their side: NumPy then takes them all at once."""
+    kept = []
+    for node in program.nodes:
+        extremes = {np.max, np.amax, np.min, np.amin}
+        if is_along_matrix(node, extremes) and node.params["axis"] not in (0, (0,)):
+            (x,) = node.operands
+            if is_tall(x.shape):
+                turned = Node(OPERATIONS[np.transpose], [x], {}, node.origin)
+                turned.output = Value(np.empty(x.shape[::-1], x.dtype), node=turned)
+                params = {"dtype": x.dtype}
+                copy = Node(OPERATIONS["cast"], [turned.output], params, node.origin)
+                copy.output = Value(np.empty(x.shape[::-1], x.dtype), node=copy)
+                top = Node(node.operation, [copy.output], {"axis": 0}, node.origin)
+                kept += [turned, copy, *in_its_place(node, top)]
                 continue
-            product.output = node.output
-            node.output.node = product
-            node = product
         kept.append(node)
     program.nodes = kept
 
 
-def is_matrix_sum(node):
-    """Whether a node sums a matrix over one of its two axes."""
-    if function_of(node) is not np.sum or set(node.params) - {"axis", "keepdims"}:
+def is_along_matrix(node, functions):
+    """Whether a node reduces a matrix over one of its two axes by one of the functions."""
+    if function_of(node) not in functions or set(node.params) - {"axis", "keepdims"}:
         return False
-    x = node.operands[0]
-    return (
-        len(x.shape) == 2
-        and x.const is None
-        and x.dtype.char in "fd"
-        and node.params.get("axis") in (0, (0,), 1, -1, (1,))
-    )
+    (x,) = node.operands
+    one = node.params.get("axis") in (0, (0,), 1, -1, (1,), (-1,))
+    return one and len(x.shape) == 2 and x.const is None
+
+
+def in_its_place(node, reduced):
+    """The nodes that give what `node` gave, from `reduced`, which lacks the axis."""
+    x, output = node.operands[0], node.output
+    if not node.params.get("keepdims"):
+        reduced.output, output.node = output, reduced
+        return [reduced]
+    length = x.shape[1 if node.params["axis"] in (0, (0,)) else 0]
+    reduced.output = Value(np.empty(length, output.dtype), node=reduced)
+    node.operation, node.operands = OPERATIONS[np.reshape], [reduced.output]
+    node.params = {OPERATIONS[np.reshape].names[1]: output.shape}
+    return [reduced, node]  # the axis of one element is only a view
 
 
 PASSES = [prune, unalias, fold, share, unspread, times_one, fold, scale_once, sum_by_product,
-          share, prune]  # fmt: skip
+          max_by_columns, share, prune]  # fmt: skip
 
 
 def run_passes(program):

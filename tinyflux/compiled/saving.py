@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CannotCompileError
+from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
 from .guards import PLAIN, globals_in
 
@@ -120,7 +121,7 @@ def update_source(opt, tensors):
     leaves = opt.leaves()
     if not all(leaf.elementwise for leaf in leaves):
         raise CannotCompileError("save: a clip by norm cannot be part of a saved step")
-    lines, written = [MADE], set()
+    lines, written = [MADE, "", "", kernel_source(renewed)], set()
     for leaf in leaves:
         lines += rule_source(type(leaf), written)
     fields = [(type(leaf).__name__, {n: getattr(leaf, n) for n in leaf.fields}) for leaf in leaves]
@@ -136,6 +137,8 @@ def update_source(opt, tensors):
                 array = kept.get(prefix + m)
                 stored = np.zeros_like(t.data) if array is None else array
                 state[f"{name}:{k}:{m}"] = stored
+            ones = np.ones(len(leaf.moments))
+            state[f"{name}:{k}:scales"] = kept.get(prefix + "scale", ones)
         state[f"{name}:t"] = np.array(kept.get("t", 0))
     state["calls"] = np.array(opt._stepper.calls)
     moments = [list(leaf.moments) for leaf in leaves]
@@ -149,6 +152,10 @@ UPDATE = '''
 moments = [
     {{name: [stored[f"{{name}}:{{k}}:{{m}}"].copy() for m in names] for name in parameters}}
     for k, names in enumerate({moments})
+]
+scales = [
+    {{name: tuple(stored[f"{{name}}:{{k}}:scales"].tolist()) for name in parameters}}
+    for k in range(len(rules))
 ]
 steps = {{name: int(stored[name + ":t"]) for name in parameters}}
 calls = int(stored["calls"])
@@ -164,9 +171,16 @@ def update():
         for k, (rule, scratch) in enumerate(zip(rules, {scratch})):
             u = np.empty_like(x)
             work = [np.empty_like(x) for _ in range(scratch)]
-            numbers = np.array(rule.constants(steps[name], calls), x.dtype)
+            own, new = [m.reshape(-1) for m in moments[k][name]], rule.fade(*scales[k][name])
+            if new and min(new) < SHRUNK:
+                new, factors = renewed(new)
+                for m, by in zip(own, factors):
+                    if by != 1:
+                        m *= np.asarray(by, x.dtype)
+            scales[k][name] = new or scales[k][name]
+            numbers = np.array(rule.constants(steps[name], calls, *new), x.dtype)
             numbers = [numbers[i, ...] for i in range(len(numbers))]
-            rule.delta(x, g, u, *[m.reshape(-1) for m in moments[k][name]], *work, *numbers)
+            rule.delta(x, g, u, *own, *work, *numbers)
             g = u
         x -= g
 
@@ -176,6 +190,7 @@ def state():
     found = {{name + ":t": np.array(t) for name, t in steps.items()}}
     for k, of in enumerate(moments):
         for name, arrays in of.items():
+            found[f"{{name}}:{{k}}:scales"] = np.array(scales[k][name])
             for m, array in zip({moments}[k], arrays):
                 found[f"{{name}}:{{k}}:{{m}}"] = array
     return {{**found, "calls": np.array(calls)}}
@@ -189,8 +204,7 @@ def rule_source(kind, written):
     written.add(kind)
     base = kind.__mro__[1]
     lines = rule_source(base, written)
-    name = "" if base is UpdateRule else f"({base.__name__})"
-    lines += ["", "", f"class {kind.__name__}{name}:"]
+    lines += ["", "", f"class {kind.__name__}({base.__name__}):"]
     for method, f in vars(kind).items():
         if inspect.isfunction(f) and not method.startswith("_"):
             text = textwrap.dedent(inspect.getsource(f)).rstrip()
@@ -199,6 +213,13 @@ def rule_source(kind, written):
 
 
 MADE = '''
+
+class UpdateRule:
+    """What all rules share."""
+
+    def fade(self, *scales):
+        return ()
+
 
 def made(kind, numbers):
     """A rule with these hyper-parameters."""

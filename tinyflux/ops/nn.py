@@ -31,6 +31,18 @@ def sums(x, axis):
     return np.sum(x, axis=axis, keepdims=True)
 
 
+def is_tall(shape):
+    """Whether a matrix has many short rows."""
+    return shape[0] >= 32 and shape[1] <= 48
+
+
+def tops(x, axis):
+    """np.max over `axis` with keepdims; short rows turned on their side, which is much faster."""
+    if axis == -1 and type(x) is np.ndarray and x.ndim == 2 and is_tall(x.shape):
+        return np.maximum.reduce(x.T.copy(), axis=0)[:, None]
+    return np.maximum.reduce(x, axis=axis, keepdims=True)
+
+
 def check_axis(axis, x, name):
     """Refuse what is no axis of x, and no tuple of them; None stands for all."""
     for a in axis if isinstance(axis, tuple) else (axis,):
@@ -80,7 +92,7 @@ def softmax(x, *, axis=-1):
     """
     x = needs_axes(x, "softmax", axis)
     with np.errstate(under="ignore"):  # exp(-1000) is 0
-        y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+        y = x - tops(x, axis)
         y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
         y /= sums(y, axis)
     return y
@@ -100,7 +112,7 @@ def logsoftmax(x, *, axis=-1):
     """
     x = needs_axes(x, "logsoftmax", axis)
     with np.errstate(under="ignore"):
-        y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+        y = x - tops(x, axis)
         y -= np.log(sums(np.exp(y), axis))
     return y
 
@@ -129,7 +141,7 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     """
     x = needs_axes(x, "logsumexp", axis)
     keepdims = as_flag(keepdims, "logsumexp: keepdims")
-    top = np.max(x, axis=axis, keepdims=True)
+    top = tops(x, axis)
     top = np.where(np.isfinite(top), top, 0)  # a row of -inf is -inf, not nan
     with np.errstate(divide="ignore", under="ignore"):
         y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top

@@ -3,10 +3,10 @@
 In the formulas x is a parameter, g its gradient, t = 1, 2, ... the number of its update, and
 moments start at 0.
 
-Where a paper writes m = beta * m + (1 - beta) * g, the code keeps M = m / (1 - beta), because
-M = beta * M + g takes a pass less; what is left of (1 - beta), and the bias corrections, are folded
-into two numbers, `eps` and `rate`. So ADAM takes ten passes: nine in `delta`, and x -= step. Change
-`lr`, `beta`, `eps` in mid-training as you like: m and v go on from where they are.
+Where a paper writes m = beta * m + (1 - beta) * g, the code says only m += g * (1 - beta) / scale:
+the decay is in the scale of m (`fade`), and so costs no pass over the memory. Bias corrections,
+scales and learning rate are folded into few numbers in `constants`. Change `lr`, `beta`, `eps` in
+mid-training as you like: m and v go on from where they are.
 """
 
 from math import sqrt
@@ -52,32 +52,28 @@ class ADAM(UpdateRule):
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
     reads_x = False
 
-    def scale(self) -> Numbers:
+    def fade(self, m, v, *others) -> Numbers:
         b1, b2 = self.beta
-        return 1 - b1, 1 - b2
+        return b1 * m, b2 * v, *others
 
-    def constants(self, t, n) -> Numbers:
+    def constants(self, t, n, m, v, *_) -> Numbers:
         b1, b2 = self.beta
-        root = sqrt((1 - b2**t) / (1 - b2))
-        return b1, b2, self.eps * root, self.lr * root * (1 - b1) / (1 - b1**t)
+        root = sqrt((1 - b2**t) / v)
+        return (1 - b1) / m, (1 - b2) / v, self.eps * root, self.lr * root * m / (1 - b1**t)
 
-    def remember(self, g, u, m, v, b1, b2):
+    def remember(self, g, u, m, v, new, square):
         """The moments, with this gradient among them."""
-        m *= b1
-        m += g
-        v *= b2
-        v += np.multiply(g, g, out=u)
+        m += np.multiply(g, new, out=u)
+        np.multiply(g, g, out=u)
+        u *= square
+        v += u
 
-    def direction(self, x, g, u, m, v, b1, b2, eps, rate):
-        """The step without its last factor, `rate`."""
-        ADAM.remember(self, g, u, m, v, b1, b2)
+    @straight
+    def delta(self, x, g, u, m, v, new, square, eps, rate):
+        ADAM.remember(self, g, u, m, v, new, square)
         np.sqrt(v, out=u)
         u += eps
         np.divide(m, u, out=u)
-
-    @straight
-    def delta(self, x, g, u, m, v, b1, b2, eps, rate):
-        ADAM.direction(self, x, g, u, m, v, b1, b2, eps, rate)
         u *= rate
 
 
@@ -112,12 +108,12 @@ class ADAMW(ADAM):
     scratch = 1
     reads_x = True
 
-    def constants(self, t, n) -> Numbers:
-        return *super().constants(t, n), self.lr * self.decay
+    def constants(self, t, n, m, v, *_) -> Numbers:
+        return *super().constants(t, n, m, v), self.lr * self.decay
 
     @straight
-    def delta(self, x, g, u, m, v, w, b1, b2, eps, rate, decay):
-        ADAM.delta(self, x, g, u, m, v, b1, b2, eps, rate)
+    def delta(self, x, g, u, m, v, w, new, square, eps, rate, decay):
+        ADAM.delta(self, x, g, u, m, v, new, square, eps, rate)
         u += np.multiply(x, decay, out=w)
 
 
@@ -147,21 +143,21 @@ class RADAM(ADAM):
     RADAM(lr=0.001)
     """
 
-    def constants(self, t, n) -> Numbers:
+    def constants(self, t, n, m, v, *_) -> Numbers:
         b1, b2 = self.beta
-        *_, eps, rate = super().constants(t, n)
+        *added, eps, rate = super().constants(t, n, m, v)
         root = 1.0
         r0 = 2 / (1 - b2) - 1
         r = r0 - 2 * t * b2**t / (1 - b2**t)
         if r > 4:
             rate *= sqrt((r - 4) * (r - 2) * r0 / ((r0 - 4) * (r0 - 2) * r))
         else:  # a division by 1
-            root, eps, rate = 0.0, 1.0, self.lr * (1 - b1) / (1 - b1**t)
-        return b1, b2, root, eps, rate
+            root, eps, rate = 0.0, 1.0, self.lr * m / (1 - b1**t)
+        return *added, root, eps, rate
 
     @straight
-    def delta(self, x, g, u, m, v, b1, b2, root, eps, rate):
-        ADAM.remember(self, g, u, m, v, b1, b2)
+    def delta(self, x, g, u, m, v, new, square, root, eps, rate):
+        ADAM.remember(self, g, u, m, v, new, square)
         np.sqrt(v, out=u)
         u *= root
         u += eps
@@ -200,19 +196,20 @@ class AdaMax(UpdateRule):
     moments = ("m", "top")
     reads_x = False
 
-    def scale(self) -> Numbers:
-        return 1 - self.beta[0], 1.0
-
-    def constants(self, t, n) -> Numbers:
+    def fade(self, m, top) -> Numbers:
         b1, b2 = self.beta
-        return b1, b2, self.eps, self.lr * (1 - b1) / (1 - b1**t)
+        return b1 * m, b2 * top
+
+    def constants(self, t, n, m, top) -> Numbers:
+        b1, _ = self.beta
+        return (1 - b1) / m, 1 / top, self.eps / top, self.lr * m / top / (1 - b1**t)
 
     @straight
-    def delta(self, x, g, u, m, top, b1, b2, eps, rate):
-        m *= b1
-        m += g
-        top *= b2
-        np.maximum(top, np.abs(g, out=u), out=top)
+    def delta(self, x, g, u, m, top, new, size, eps, rate):
+        m += np.multiply(g, new, out=u)
+        np.abs(g, out=u)
+        u *= size
+        np.maximum(top, u, out=top)
         np.add(top, eps, out=u)
         np.divide(m, u, out=u)
         u *= rate
@@ -245,12 +242,9 @@ class OADAM(ADAM):
     moments = ("m", "v", "s")
     scratch = 1
 
-    def scale(self) -> Numbers:
-        return *super().scale(), 1.0
-
     @straight
-    def delta(self, x, g, u, m, v, s, w, b1, b2, eps, rate):
-        ADAM.delta(self, x, g, u, m, v, b1, b2, eps, rate)
+    def delta(self, x, g, u, m, v, s, w, new, square, eps, rate):
+        ADAM.delta(self, x, g, u, m, v, new, square, eps, rate)
         np.subtract(u, s, out=w)
         np.copyto(s, u)
         u += w
@@ -284,19 +278,15 @@ class AMSGrad(ADAM):
 
     moments = ("m", "v", "top")
 
-    def scale(self) -> Numbers:
-        b1, b2 = self.beta
-        return 1 - b1, 1 - b2, 1 - b2
-
-    def constants(self, t, n) -> Numbers:
-        b1, b2 = self.beta
-        root = sqrt(1 - b2)
-        return b1, b2, self.eps / root, self.lr * (1 - b1) / root
+    def constants(self, t, n, m, v, *_) -> Numbers:
+        new, square = super().constants(t, n, m, v)[:2]
+        return new, square, v, self.eps, self.lr * m
 
     @straight
-    def delta(self, x, g, u, m, v, top, b1, b2, eps, rate):
-        ADAM.remember(self, g, u, m, v, b1, b2)
-        np.maximum(top, v, out=top)
+    def delta(self, x, g, u, m, v, top, new, square, v_scale, eps, rate):
+        ADAM.remember(self, g, u, m, v, new, square)
+        np.multiply(v, v_scale, out=u)
+        np.maximum(top, u, out=top)
         np.sqrt(top, out=u)
         u += eps
         np.divide(m, u, out=u)
@@ -330,15 +320,16 @@ class NADAM(ADAM):
 
     scratch = 1
 
-    def constants(self, t, n) -> Numbers:
+    def constants(self, t, n, m, v, *_) -> Numbers:
         b1, b2 = self.beta
-        ahead = self.lr * b1 * (1 - b1) / (1 - b1 ** (t + 1))
+        new, square = super().constants(t, n, m, v)[:2]
+        ahead = self.lr * b1 * m / (1 - b1 ** (t + 1))
         now = self.lr * (1 - b1) / (1 - b1**t)
-        return b1, b2, ahead, now, sqrt(b2 * (1 - b2) / (1 - b2**t)), self.eps
+        return new, square, ahead, now, sqrt(b2 * v / (1 - b2**t)), self.eps
 
     @straight
-    def delta(self, x, g, u, m, v, w, b1, b2, ahead, now, root, eps):
-        ADAM.remember(self, g, u, m, v, b1, b2)
+    def delta(self, x, g, u, m, v, w, new, square, ahead, now, root, eps):
+        ADAM.remember(self, g, u, m, v, new, square)
         np.sqrt(v, out=w)
         w *= root
         w += eps
@@ -381,23 +372,23 @@ class AdaBelief(UpdateRule):
     moments = ("m", "s")
     reads_x = False
 
-    def scale(self) -> Numbers:
+    def fade(self, m, s) -> Numbers:
         b1, b2 = self.beta
-        return 1 - b1, 1 - b2
+        return b1 * m, b2 * s
 
-    def constants(self, t, n) -> Numbers:
+    def constants(self, t, n, m, s) -> Numbers:
         b1, b2 = self.beta
-        root = sqrt(1 - b2)
-        return b1, b2, 1 - b1, self.eps / root, self.lr * (1 - b1) / root
+        root = sqrt(1 / s)
+        return (1 - b1) / m, m, (1 - b2) / s, self.eps * root, self.lr * m * root
 
     @straight
-    def delta(self, x, g, u, m, s, b1, b2, c1, eps, rate):
-        m *= b1
-        m += g
-        np.multiply(m, c1, out=u)
+    def delta(self, x, g, u, m, s, new, m_scale, square, eps, rate):
+        m += np.multiply(g, new, out=u)
+        np.multiply(m, m_scale, out=u)
         np.subtract(g, u, out=u)
-        s *= b2
-        s += np.multiply(u, u, out=u)
+        np.multiply(u, u, out=u)
+        u *= square
+        s += u
         np.sqrt(s, out=u)
         u += eps
         np.divide(m, u, out=u)

@@ -26,22 +26,12 @@ import numpy as np
 
 from tinyflux.atomic import at_once
 from tinyflux.checks import shown
-from tinyflux.optimise.groups import FLUSH, Group, blocks, work_array
-from tinyflux.optimise.writing import is_straight, written_down
+from tinyflux.optimise.groups import FLUSH, SHRUNK, Group, blocks, renewed, work_array
+from tinyflux.optimise.writing import in_one_pass, is_straight, written_down
 
-LARGE = 131072  # elements; from here on BLAS does the last two passes of a step in one
-
+LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
 
 _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
-
-
-def _axpy(rule: Any, dtype: np.dtype) -> Callable[..., Any] | None:
-    """BLAS's y += a x for rules that say their `direction`; None for others."""
-    if "direction" not in vars(type(rule)) or dtype.char not in "fd":
-        return None
-    from scipy.linalg import blas  # only large parameters need it, and it is slow to import
-
-    return blas.saxpy if dtype.char == "f" else blas.daxpy
 
 
 def is_finite(flat: np.ndarray) -> bool:
@@ -73,18 +63,18 @@ class Lane:
         self.out: Any = np.empty(group.size, group.dtype) if whole else None
         self.x = x.reshape(-1) if self.home else np.empty_like(self.out)
         self.inputs: list[Any] = [None if self.home and not plan.careful else np.empty_like(self.x)]
-        numbers = [leaf.constants(group.t + 1, 1) for leaf in leaves]
-        self.constants = [np.array(values, group.dtype) for values in numbers]
         self.moments = group.moments
         if plan.careful:
             self.moments = [[np.empty_like(m) for m in ms] for ms in group.moments]
+        self.scales = group.scales.copy()
+        self.shrunk: list[tuple[np.ndarray, float]] = []
+        numbers = [self.numbers(k, leaf, 1) for k, leaf in enumerate(leaves)]
+        self.constants = [np.array(values, group.dtype) for values in numbers]
         for stage in plan.stages[:-1]:
             self.inputs.append(np.empty_like(self.x) if stage else self.inputs[-1])
         if not plan.stages[-1]:
             self.out = self.inputs[-1]
-        one = len(leaves) == 1 and self.home and group.size >= LARGE and not plan.careful
-        self.axpy = _axpy(leaves[0], group.dtype) if one else None
-        self.minus_rate = np.zeros((), group.dtype)
+        self.large = len(leaves) == 1 and self.home and group.size >= LARGE and not plan.careful
         self.blocks = [self.block(where, leaves, plan) for where in blocks(group.size)]
         self.template = self.write(leaves, plan.careful)
         self.holes = [i for i, call in enumerate(self.template) if Hole in map(type, call)]
@@ -108,19 +98,27 @@ class Lane:
             stages.append(links)
         return where, stages
 
-    def refresh(self, leaves: tuple, n: int) -> None:
-        """Compute the numbers of this step; follow a change of a rule's scale."""
+    def numbers(self, k: int, leaf: Any, n: int) -> tuple[float, ...]:
+        """The constants of a rule at its next step; its moments fade."""
         group = self.group
+        scales = leaf.fade(*group.scales[k])
+        if not scales:
+            return leaf.constants(group.t + 1, n)
+        if min(scales) < SHRUNK:
+            scales, factors = renewed(scales)
+            self.shrunk += zip(self.moments[k], factors, strict=True)
+        self.scales[k] = scales
+        return leaf.constants(group.t + 1, n, *scales)
+
+    def refresh(self, leaves: tuple, n: int) -> None:
+        """Compute the numbers of this step."""
+        self.scales, self.shrunk = self.group.scales.copy(), []
         for k, leaf in enumerate(leaves):
-            self.constants[k][...] = leaf.constants(group.t + 1, n)
-            scale = leaf.scale()
-            if scale != group.scales[k]:
-                calls: list[tuple] = [(setitem, group.scales, k, scale)]
-                for m, old, new in zip(group.moments[k], group.scales[k], scale, strict=True):
-                    calls.append((np.multiply, m, np.asarray(old / new, m.dtype), m))
-                at_once(calls)
-        if self.axpy is not None:
-            np.negative(self.constants[0][-1], out=self.minus_rate)
+            self.constants[k][...] = self.numbers(k, leaf, n)
+
+    def shrink(self) -> list[tuple]:
+        """The calls that multiply moments by what their scale has gathered, now and then."""
+        return [(np.multiply, m, np.asarray(by, m.dtype), m) for m, by in self.shrunk if by != 1]
 
     def compute(self, leaves: tuple, stage: int) -> None:
         """Run a stage on the copies of the moments; what is to be subtracted ends in `out`."""
@@ -149,14 +147,13 @@ class Lane:
     def write_block(self, leaves: tuple, g: Any, links: list) -> list[tuple]:
         """One block: the chain of rules, and x -= u."""
         calls: list[tuple] = []
-        if self.axpy is not None:
-            ((k, x, u, *rest),) = links
-            calls += written_down(type(leaves[k]).direction, leaves[k], x, g, u, *rest)
-            return [*calls, (self.axpy, u, x, len(x), self.minus_rate)]
         for k, x, u, *rest in links:
             calls += written_down(type(leaves[k]).delta, leaves[k], x, g, u, *rest)
             g = u
-        return calls if self.out is not None else [*calls, (np.subtract, x, g, x)]
+        if self.out is not None:
+            return calls
+        calls.append((np.subtract, x, g, x))
+        return in_one_pass(calls, [u, *rest]) if self.large else calls
 
     def filled(self, g: np.ndarray) -> list[tuple]:
         """The calls with a gradient in them that is read where it stands."""
@@ -259,9 +256,12 @@ class Plan:
         if self.careful:
             self.compute(leaves)
         calls: list[tuple] = []
-        for lane in self.lanes:
+        for lane in reversed(self.lanes):  # the first layer last: it is read next, from the cache
+            if lane.shrunk and not self.careful:
+                calls += lane.shrink()
             calls += self.calls_of(lane, gradients, gathered)
-            calls.append((setattr, lane.group, "t", lane.group.t + 1))
+            group = lane.group
+            calls.append((vars(group).update, {"t": group.t + 1, "scales": lane.scales}))
         calls.append((setattr, stepper, "calls", n))
         at_once(calls)
         for lane in self.lanes:
@@ -283,6 +283,7 @@ class Plan:
         for lane in self.lanes:
             for m, copy in zip(chain(*lane.group.moments), chain(*lane.moments), strict=True):
                 copy[...] = m
+            at_once(lane.shrink())
             lane.compute(leaves, 0)
         for stage, k in enumerate(self.clips, 1):
             leaves[k].clip_(self.inputs[stage])

@@ -111,16 +111,22 @@ class UpdateRule(Declared):
         """The parameters it was made with, or None."""
         return self._ps
 
-    def constants(self, t: int, n: int) -> Numbers:
+    def constants(self, t: int, n: int, *scales: Any, **_: Any) -> Numbers:
         """Return the numbers `delta` takes last, computed in double precision.
 
         `t` counts the updates of a parameter and `n` the calls of the optimiser, both from 1.
+        Rules that `fade` get the scales of their moments.
         """
         return ()
 
-    def scale(self) -> Numbers:
-        """For each moment: textbook value = stored array * scale; not 1 where that saves a pass."""
-        return (1.0,) * len(self.moments)
+    def fade(self, *scales: Any, **_: Any) -> Numbers:
+        """Return the scales of the moments one step later, before `delta`; (): none has a scale.
+
+        Textbook value = array * scale, so a scale that shrinks makes a moment fade without a pass
+        over its memory. `constants` gets the new scales: `delta` divides by them what it adds to a
+        moment, and multiplies by them what it reads there.
+        """
+        return ()
 
     def leaves(self) -> tuple["UpdateRule", ...]:
         """Return the rules that are run one after the other: here this one alone."""
@@ -192,16 +198,16 @@ class UpdateRule(Declared):
 
         The moments by name (in a chain `"<position>.<name>"`), `"t"`, the number of updates of this
         parameter, and `"step"`, the number of calls of the optimiser. Moments are given as they are
-        stored, to the last bit; where a rule stores them rescaled there is also `"scale"`, one
-        number per moment: textbook value = array * scale.
+        stored, to the last bit; where they `fade` there is also `"scale"`, one number per moment:
+        textbook value = array * scale.
 
         Examples
         --------
         >>> import tinyflux as flux
-        >>> opt, W = flux.Momentum(lr=0.5), flux.Tensor([1.0])
+        >>> opt, W = flux.ADAGrad(lr=0.5), flux.Tensor([1.0])
         >>> opt.step_([W], [W.data], [np.array([2.0])])
         >>> opt.state(W)
-        {'v': array([1.]), 't': 1, 'step': 1}
+        {'acc': array([4.]), 't': 1, 'step': 1}
         """
         return self._stepper.state(self.leaves(), key)
 

@@ -3,10 +3,10 @@
 In the formulas x is a parameter, g its gradient, t = 1, 2, ... the number of its update, and
 moments start at 0. Every rule ends in x -= step; `delta` computes the step.
 
-Where a paper writes acc = rho * acc + (1 - rho) * g**2, the code keeps acc / (1 - rho), because
-acc = rho * acc + g**2 takes a pass less over the memory; what is left of (1 - rho) is folded into
-the constants. Change `lr`, `rho`, `eps` in mid-training as you like: the textbook moments go on
-from where they are.
+Where a paper writes acc = rho * acc + (1 - rho) * g**2, the code says only
+acc += g**2 * (1 - rho) / scale: the decay is in the scale of acc (`fade`), and so costs no pass
+over the memory. Change `lr`, `rho`, `eps` in mid-training as you like: the moments go on from where
+they are.
 """
 
 from math import sqrt
@@ -73,15 +73,16 @@ class Momentum(UpdateRule):
     moments = ("v",)
     reads_x = False
 
-    def constants(self, t, n) -> Numbers:
-        return self.lr, self.rho
+    def fade(self, v) -> Numbers:
+        return (self.rho * v,)
+
+    def constants(self, t, n, v) -> Numbers:
+        return self.lr / v, v
 
     @straight
-    def delta(self, x, g, u, v, lr, rho):
-        np.multiply(g, lr, out=u)
-        v *= rho
-        v += u
-        np.copyto(u, v)
+    def delta(self, x, g, u, v, new, v_scale):
+        v += np.multiply(g, new, out=u)
+        np.multiply(v, v_scale, out=u)
 
 
 class Nesterov(UpdateRule):
@@ -111,15 +112,17 @@ class Nesterov(UpdateRule):
     scratch = 1
     reads_x = False
 
-    def constants(self, t, n) -> Numbers:
-        return self.lr, self.rho
+    def fade(self, v) -> Numbers:
+        return (self.rho * v,)
+
+    def constants(self, t, n, v) -> Numbers:
+        return self.lr / v, self.rho * v, self.lr
 
     @straight
-    def delta(self, x, g, u, v, w, lr, rho):
+    def delta(self, x, g, u, v, w, new, ahead, lr):
+        v += np.multiply(g, new, out=u)
         np.multiply(g, lr, out=u)
-        v *= rho
-        v += u
-        u += np.multiply(v, rho, out=w)
+        u += np.multiply(v, ahead, out=w)
 
 
 class RMSProp(UpdateRule):
@@ -152,17 +155,17 @@ class RMSProp(UpdateRule):
     moments = ("acc",)
     reads_x = False
 
-    def scale(self) -> Numbers:
-        return (1 - self.rho,)
+    def fade(self, acc) -> Numbers:
+        return (self.rho * acc,)
 
-    def constants(self, t, n) -> Numbers:
-        root = sqrt(1 - self.rho)
-        return self.rho, self.eps / root, self.lr / root
+    def constants(self, t, n, acc) -> Numbers:
+        root = sqrt(1 / acc)
+        return (1 - self.rho) / acc, self.eps * root, self.lr * root
 
     @straight
-    def delta(self, x, g, u, acc, rho, eps, rate):
+    def delta(self, x, g, u, acc, new, eps, rate):
         np.multiply(g, g, out=u)
-        acc *= rho
+        u *= new
         acc += u
         np.sqrt(acc, out=u)
         u += eps
@@ -238,22 +241,23 @@ class ADADelta(UpdateRule):
     scratch = 1
     reads_x = False
 
-    def scale(self) -> Numbers:
-        return 1 - self.rho, 1 - self.rho
-
     def constants(self, t, n) -> Numbers:
-        return self.rho, self.eps / (1 - self.rho)
+        return self.rho, 1 - self.rho, self.eps
 
     @straight
-    def delta(self, x, g, u, acc, d, w, rho, eps):
+    def delta(self, x, g, u, acc, d, w, rho, new, eps):
         acc *= rho
-        acc += np.multiply(g, g, out=u)
+        np.multiply(g, g, out=u)
+        u *= new
+        acc += u
         np.add(d, eps, out=w)
         w /= np.add(acc, eps, out=u)
         np.sqrt(w, out=w)
         np.multiply(g, w, out=u)
         d *= rho
-        d += np.multiply(u, u, out=w)
+        np.multiply(u, u, out=w)
+        w *= new
+        d += w
 
 
 Descent = SGD

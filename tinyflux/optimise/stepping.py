@@ -94,7 +94,7 @@ class Stepper:
         at, dtype = id(key), np.promote_types(x.dtype, np.float32)
         if at not in self._entries:
             moments = [[np.zeros(x.size, dtype) for _ in leaf.moments] for leaf in leaves]
-            scales = [leaf.scale() for leaf in leaves]
+            scales = [(1.0,) * len(leaf.moments) for leaf in leaves]
             self._watch(key, Group([at], [x.shape], dtype, 0, moments, scales, _NEW))
         group = self._entries[at][1]
         shape = group.shapes[group.ids.index(at)]
@@ -130,7 +130,7 @@ class Stepper:
                 k = old.index(leaf) if leaf in old else None
                 zeros = [np.zeros(group.size, group.dtype) for _ in leaf.moments]
                 moments.append(zeros if k is None else group.moments[k])
-                scales.append(leaf.scale() if k is None else group.scales[k])
+                scales.append((1.0,) * len(zeros) if k is None else group.scales[k])
             calls += [(setattr, group, "moments", moments), (setattr, group, "scales", scales)]
         at_once([(self._plans.clear,), *calls, (setattr, self, "chain", new)])
 
@@ -194,9 +194,16 @@ class Stepper:
                 numeric(value, f"state[{name!r}]")
             moments.append([np.array(state[name], dtype).reshape(-1) for name in names])
             scale = as_array(state.get(prefix + "scale", [1.0] * len(names)), "The state's scale")
-            if scale.shape != (len(leaf.moments) if state else 0,) or scale.dtype.kind not in "fiu":
-                raise ValueError(f"The state's 'scale' must be {len(names)} numbers.")
-            scales.append(tuple(map(float, scale)))
+            right = scale.shape == (len(names),) and scale.dtype.kind in "fiu"
+            if not right or not np.all((scale > 0) & (scale < np.inf)):
+                raise ValueError(f"The state's 'scale' must be {len(names)} positive numbers.")
+            numbers = scale.astype(float).tolist()
+            later = leaf.fade(*numbers) if state else ()
+            for i, number in enumerate(numbers):
+                if not later or later[i] == number:  # it does not fade: nobody looks at its scale
+                    moments[-1][i] *= number
+                    numbers[i] = 1.0
+            scales.append(tuple(numbers))
         if id(key) in self._entries:
             self.forget(id(key))
         if state:

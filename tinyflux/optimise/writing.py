@@ -63,6 +63,63 @@ def written_down(body: Callable, *args: Any) -> list[tuple]:
     return calls
 
 
+def in_one_pass(calls: list[tuple], work: list[Any]) -> list[tuple]:
+    """Let BLAS do u = a * c, y += u (or y -= u) as y += c * a, where `work` u is not read again.
+
+    >>> x, u, c = np.ones(3), np.empty(3), np.array(0.5)
+    >>> calls = in_one_pass([(np.multiply, x, c, u), (np.add, x, u, x)], [u])
+    >>> [call[0].__name__ for call in calls]
+    ['function daxpy']
+    """
+    from scipy.linalg import blas  # only large parameters need it, and it is slow to import
+
+    axpy = {"f": blas.saxpy, "d": blas.daxpy}
+    found, rest = [], list(calls)
+    while rest:
+        one, two = rest[0], rest[1] if len(rest) > 1 else (None, None)
+        fits = _fits(one, two) and two[1].dtype.char in axpy
+        if not fits or not _is_dead(one[-1], rest[2:], work):
+            found.append(rest.pop(0))
+            continue
+        (_, a, c, _), (f, y, *_) = one, two
+        if f is np.subtract:
+            minus = np.empty_like(c)
+            found.append((np.negative, c, minus))
+            c = minus
+        found.append((axpy[y.dtype.char], a, y, len(y), c))
+        del rest[:2]
+    return found
+
+
+def _fits(one: tuple, two: tuple) -> bool:
+    """Whether two calls are u = a * number and y += u, or y -= u."""
+    if one[0] is not np.multiply or two[0] not in (np.add, np.subtract):
+        return False
+    (_, _, c, u), (_, y, added, out) = one, two
+    return np.ndim(c) == 0 and y is out and added is u and u is not y
+
+
+def _is_dead(u: Any, calls: list[tuple], work: list[Any]) -> bool:
+    """Whether nothing reads a work array before it is written again."""
+    if not any(u is w for w in work):
+        return False
+    for call in calls:
+        inputs, output = ends_of(call)
+        if any(a is u for a in inputs):
+            return False
+        if output is u:
+            return True
+    return True
+
+
+def ends_of(call: tuple) -> tuple[list[Any], Any]:
+    """What a call reads, and what it writes to."""
+    f, *args = call
+    if isinstance(f, partial):
+        return args, f.keywords["out"]
+    return (args[2:], args[0]) if f is setitem else (args[:-1], args[-1])
+
+
 def straight(body: Callable) -> Callable:
     """Mark the `delta` of a rule as one that may be written down.
 
