@@ -106,16 +106,32 @@ def grow(values, random, dense):
     return np.matmul(a, random.one_of(fitting)) / 3 if fitting else np.tanh(a)
 
 
+def grown(random, numbers, weights, dense, x, c, mask):
+    """The values of the program that a list of whole numbers stands for."""
+    values = [x, c, *weights, np.where(mask[:, None], x, 0.5)]
+    for _ in range(3 + len(numbers)):
+        new = grow(values, random, dense)
+        if np.size(new) and np.size(new) < 400:
+            values.append(new)
+    return values
+
+
+def model(numbers, weights, dense):
+    """Such a program that returns its last array."""
+
+    def run(x, c, mask):
+        values = grown(Random(numbers), numbers, weights, dense, x, c, mask)
+        return [v for v in values if np.ndim(v)][-1] * 0.5
+
+    return run
+
+
 def program(numbers, weights, dense):
-    """The loss that a list of whole numbers stands for."""
+    """Such a program that ends in a loss."""
 
     def loss(x, c, labels, mask):
         random = Random(numbers)
-        values = [x, c, *weights, np.where(mask[:, None], x, 0.5)]
-        for _ in range(3 + len(numbers)):
-            new = grow(values, random, dense)
-            if np.size(new) and np.size(new) < 400:
-                values.append(new)
+        values = grown(random, numbers, weights, dense, x, c, mask)
         wide = [v for v in values if np.shape(v) in ((5, 3), (5, 4))]
         total = losses.logitcrossentropy(random.one_of(wide), labels)
         for v in values[-3:]:

@@ -269,7 +269,7 @@ class Run:
         """A recording, bound to the optimiser."""
         from .compiled.trainer import Trainer
 
-        if not any(v is not None for v in recording.program.results[1:]):
+        if not recording.moves:
             raise self.no_gradient()
         return Trainer(recording, self.opt, self.tensors)
 

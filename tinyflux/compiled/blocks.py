@@ -55,7 +55,7 @@ def extent(nodes, start, memory):
         if joins(node, first, memory):
             members.append(node)
             stop = k + 1
-        elif not members or node.output not in memory.bound:
+        elif not members or node.output not in memory.bound or node.output is memory.results[0]:
             break
     return stop, members
 

@@ -1,5 +1,6 @@
 """`Compiled`: a function that is recorded once and then runs as NumPy source."""
 
+import copy
 import functools
 import linecache
 import re
@@ -7,14 +8,16 @@ import warnings
 import weakref
 from collections import OrderedDict
 from itertools import count
+from threading import Lock
 from types import MethodType
 
 import numpy as np
 
 from ..checks import brief
-from ..errors import CannotCompileError, NotScalarError
+from ..errors import CannotCompileError, MutationError, NotScalarError
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
+from ..ops.random import drawing_from
 from ..params import Params
 from ..primitive import Operation
 from ..seeding import generator
@@ -32,8 +35,8 @@ from .arguments import (
     signature,
 )
 from .guards import watch
-from .passes import run_passes
-from .program import Program
+from .passes import is_draw, run_passes
+from .program import Program, Value
 from .source import Source
 from .trace import TracingTape, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
@@ -51,19 +54,23 @@ class Recording:
 
     numbers = count(1)
 
-    def __init__(self, title, tape, output, gradients, towards, arguments, names, check, outside):
+    def __init__(
+        self, title, tape, output, gradients, towards, arguments, names, check, outside, seed
+    ):
         self.title, self.check = title, check
         self.wanted = [mark for _, mark in towards]
         self.program = program = Program(names, {id(a) for a in outside})
         for t, name in arguments:
             program.argument(t, name)
+        if seed is not None:
+            program.seed = program.bring(seed, Value(seed.data, "d_output", given="argument"))
         program.add_tape(tape)
         program.name_slopes(tape.slopes)
         program.results = [program.value(output)]
         program.results += [None if g is None else program.value(g) for g in gradients]
         run_passes(program)
         if gradients and program.results[0].node is not None:
-            program.results[0].name = "loss"
+            program.results[0].name = "loss" if seed is None else "output"
         known = {id(t): name for t, name in arguments} | names
         places = [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards]
         shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
@@ -74,6 +81,8 @@ class Recording:
         linecache.cache[self.filename] = (len(self.source.text), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
         self.idle = []  # bound copies that no thread is running
+        self.draws = [node.params["rng"] for node in program.nodes if is_draw(node)]
+        self.moves = any(v is not None for v in program.results[1:])  # whether a gradient flows
         self.asked, self.form = None, None
 
     def fits(self, args, kwargs, wanted):
@@ -110,6 +119,28 @@ class Recording:
         except IndexError:
             bound = self.bind()
         return self.guarded(bound[0], arguments), bound
+
+    def with_slopes(self, arguments):
+        """(output, slopes): `slopes(g)` are the gradients towards all that is `wanted`."""
+        output, bound = self.run(arguments)
+        if not self.source.halves:
+            found = [None if g is None else g.copy() for g in bound[1]]
+            self.idle.append(bound)
+            return output, lambda g: [None if d is None else d * g for d in found]
+        (output, back), turns = output, Lock()
+
+        def slopes(g):
+            with turns:
+                self.guarded(back, (g,))
+                return [None if d is None else d.copy() for d in bound[1]]
+
+        # What lies between the two halves stays in this copy, until nobody can ask any more.
+        weakref.finalize(slopes, self.idle.append, bound).atexit = False
+        return output, slopes
+
+    def generators(self):
+        """Copies of the generators from which it draws, by the ids of these."""
+        return {id(g): copy.deepcopy(g) for g in map(generator, self.draws)}
 
     def guarded(self, step, arguments):
         """The result of a bound step; an error gets a note that says where it comes from."""
@@ -190,8 +221,8 @@ class Compiled:
         ps = as_params(args)
         try:
             value, slopes = self.withgradient(args)
-        except NotScalarError:  # an array: recorded as usual
-            pull = Pullback(self.f, args)
+        except NotScalarError:  # an array: one row of an ordinary tape
+            pull = Pullback(self, args)
             return pull.value, pull
 
         def back(seed):
@@ -202,43 +233,47 @@ class Compiled:
         return value, back
 
     def as_operation(self, tape, args, kwargs):
-        """Inside an ordinary gradient a loss is one row, whose gradients the program computes."""
+        """Inside an ordinary gradient it is one row, whose gradients the program computes."""
         positions = [i for i, a in enumerate(args) if tape.tracks(a)]
         moving = [t for t in leaves((args, kwargs)) if tape.tracks(t)]
         if len(moving) > len(positions):  # inside a container: recorded row by row
             return self.f(*args, **kwargs)
         given = [a.data if i in positions else a for i, a in enumerate(args)]
-        entry, arguments = self.find(given, kwargs, "all")
-        if entry.program.results[0].shape != ():
-            return self.f(*args, **kwargs)  # an array: recorded row by row
-        value, bound = entry.run(arguments)
-        found = [None if g is None else g.copy() for g in bound[1]]
-        entry.idle.append(bound)
-        known = [t for t in entry.wanted if not isinstance(t, int)]
-        by = {t if isinstance(t, int) else id(t): g for t, g in zip(entry.wanted, found)}
         before = [len(signature(given[:i], {})[1]) for i in positions]  # arrays, not arguments
-        slopes = [by.get(i) for i in before] + [by[id(t)] for t in known]
-        operands = (*(args[i] for i in positions), *known)
+        entry, arguments = self.find(given, kwargs, tuple(before))
+        generators = entry.generators()
+        value, slopes = entry.with_slopes(arguments)
+        if not entry.moves:
+            return value
+        mark = tape.mark
+        known = [t for t in entry.wanted if not isinstance(t, int)]
+        where = {t if isinstance(t, int) else id(t): k for k, t in enumerate(entry.wanted)}
+        numbers = [where.get(i) for i in before] + [where[id(t)] for t in known]
+        # Arrays of others as well: the way back reads them once more.
+        others = [a for a in leaves((args, kwargs)) if type(a) is np.ndarray]
+        operands = (*(args[i] for i in positions), *known, *others)
 
         def joint(g, y, now, live):
-            if type(g) is Tensor or recording() is tape:  # recorded in turn: as f itself is
-                if any(hasattr(node.operation, "draws") for node in entry.program.nodes):
-                    raise CannotCompileError(
-                        f"{self.__name__} draws random numbers, which would be others in the "
-                        "second derivative: take it of the function that is not compiled"
-                    )
-                of_leaves = Pullback(lambda: self.f(*args, **kwargs), (Params(known),))(g)
-                slopes_now = [self.slope_towards(i, args, kwargs, g) for i in positions]
-                slopes_now += of_leaves.values()
+            # Recorded in turn, as f itself is. (With `tape` here, tape and row would hold each
+            # other, until a garbage collection.)
+            if type(g) is Tensor or getattr(recording(), "mark", None) is mark:
+                slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
+                f = lambda: self.f(*args, **kwargs)
+                slopes_now += drawing_from(generators, Pullback, f, (Params(known),))(g).values()
                 return [slopes_now[i] for i in live]
-            return [None if slopes[i] is None else slopes[i] * g for i in live]
+            if entry.source.halves:
+                refuse_changed(self.__name__, operands, now)
+            found = slopes(g)
+            return [None if numbers[i] is None else found[numbers[i]] for i in live]
 
-        return Operation(self.__name__, lambda *_: value, joint=joint)(*operands)
+        needs = None if entry.source.halves else ((),) * len(operands)
+        operation = Operation(self, lambda *_: value, joint=joint, needs=needs)
+        return operation(*operands)
 
-    def slope_towards(self, i, args, kwargs, g):
+    def slope_towards(self, i, args, kwargs, g, generators):
         """The gradient towards one argument, recorded row by row."""
         f = lambda a: self.f(*args[:i], a, *args[i + 1 :], **kwargs)
-        return Pullback(f, (args[i],))(g)[0]
+        return drawing_from(generators, Pullback, f, (args[i],))(g)[0]
 
     # --------------------------------------------------------------------------- recording
 
@@ -286,7 +321,7 @@ class Compiled:
         inner = [mapped(a, given, n) for a, n in zip(args, names)]
         inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
         states, witness = random_states(*things, generator(None)), Witness(tape)
-        output, towards, gradients = recorded_on(
+        output, towards, gradients, seed = recorded_on(
             tape, self.run_once, inner, inner_kw, wanted, tape, witness
         )
         refuse_draws(states, witness)
@@ -298,11 +333,15 @@ class Compiled:
         if isinstance(wanted, Params):
             labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
         return Recording(
-            self.__name__, tape, output, gradients, towards, arguments, labels, check, outside
+            self.__name__, tape, output, gradients, towards, arguments, labels, check, outside, seed
         )
 
     def run_once(self, args, kwargs, wanted, tape, witness):
-        """What the function returns, what gradients are taken towards, and the gradients."""
+        """What the function returns, what gradients are taken towards, and the gradients.
+
+        For an array the gradient of the output has to be given: the `seed`, the last that is
+        returned; None for a number, whose seed is 1.
+        """
         with witness:
             output = self.f(*args, **kwargs)
             if isinstance(output, (tuple, list, dict)) or output is None:
@@ -311,20 +350,27 @@ class Compiled:
                     "returns one array or number"
                 )
             towards = self.towards(wanted, tape, tape.arguments)
-            gradients = []
-            if wanted is not None and (np.ndim(getattr(output, "data", output)) == 0):
+            gradients, seed = [], None
+            array = np.ndim(getattr(output, "data", output)) != 0
+            if wanted is not None and (not array or isinstance(wanted, tuple)):
                 grads = {}
-                if type(output) is Tensor:  # a value, so that all that it meets is recorded
+                if type(output) is Tensor and array:
+                    seed = grads[id(output)] = recorded(np.ones_like(output.data), None)
+                elif type(output) is Tensor:  # a value, so that all that it meets is recorded
                     grads[id(output)] = tape.constant(np.asarray(one_like(output)))
                 np.seterr(all="ignore")  # in the context of this recording
                 walk(depending_on({id(t) for t, _ in towards}, tape.rows), grads, record=True)
                 gradients = [grads.get(id(t)) for t, _ in towards]
-            elif isinstance(wanted, (Params, str)) and wanted != "all":
+            elif isinstance(wanted, (Params, str)):
                 one_like(output)  # raises: not a number
-        return output, towards, gradients
+        return output, towards, gradients, seed
 
     def towards(self, wanted, tape, arguments):
-        """Pairs (Tensor, how it is told from others) that gradients are taken for."""
+        """Pairs (Tensor, how it is told from others) that gradients are taken for.
+
+        `wanted` are Params, "arguments", or the numbers of arguments beside which all Tensors count
+        that the function meets; None for none at all.
+        """
         if wanted is None:
             return []
         if isinstance(wanted, Params):
@@ -332,6 +378,7 @@ class Compiled:
         moving = [(t, i) for i, (t, _) in enumerate(arguments) if t.dtype.kind == "f"]
         if wanted == "arguments":
             return moving
+        moving = [(t, i) for t, i in moving if i in wanted]
         return moving + [(t, t) for t in tape.leaves()]
 
     # --------------------------------------------------------------------------- looking
@@ -379,3 +426,15 @@ class Compiled:
 
     def __repr__(self):
         return f"compiled({self.__name__})"
+
+
+def refuse_changed(name, operands, now):
+    """Raise if an operand is not what it was when the function ran: small ones were copied then."""
+    for t, before in zip(operands, now):
+        array = t.data if type(t) is Tensor else t
+        if before is not array and before.tobytes() != np.asarray(array).tobytes():
+            raise MutationError(
+                f"{name}: an operand of shape {before.shape} was written to after it had been "
+                "recorded, so its derivative would be wrong. Give it a copy, or write into another "
+                "array."
+            )

@@ -25,6 +25,14 @@ def is_opaque(node):
     return not isinstance(f, np.ufunc) and (f.__module__ or "").split(".")[0] != "numpy"
 
 
+def read_on_the_way_back(program):
+    """What the second half reads of the first; it may run several times for one run of that."""
+    outputs = [node.output for node in program.nodes]
+    first = outputs.index(program.results[0]) + 1 if program.results[0] in outputs else 0
+    made = set(outputs[:first])
+    return [v for node in program.nodes[first:] for v in node.operands if v in made]
+
+
 class Memory:
     """Where the values of a program stand, and how long they are needed.
 
@@ -53,6 +61,8 @@ class Memory:
         end = len(program.nodes)
         kept = [v for v in program.results if v is not None]
         kept += [v for node in program.nodes if is_opaque(node) for v in node.operands]
+        if program.seed is not None:
+            kept += read_on_the_way_back(program)
         self.last.update(dict.fromkeys(map(self.root, kept), end))
         self.runs = find_runs(program, self)
         self.blocks = {v: (run.rows, *v.shape[1:]) for run in self.runs for v in run.local}

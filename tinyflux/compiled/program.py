@@ -74,11 +74,13 @@ class Program:
         The output first, then one gradient for each wanted Tensor.
     passes : list of (str, int)
         What was done to it, and how many nodes there were afterwards.
+    seed : Value or None
+        The gradient of an output that is an array: given when the way back begins.
     """
 
     def __init__(self, names, outside=frozenset()):
         self.nodes, self.arguments, self.parameters, self.results = [], [], [], []
-        self.passes = []
+        self.passes, self.seed = [], None
         self.names, self.outside = names, outside
         self.values = {}  # id of a Tensor -> Value
         self.numbers = {}  # how many values have the same kind of name
@@ -91,9 +93,10 @@ class Program:
         self.arguments.append(self.values[id(t)])
 
     def bring(self, t, value):
-        """From now on the Tensor `t` stands for `value`."""
+        """From now on the Tensor `t` stands for `value`, which is returned."""
         self.values[id(t)] = value
         self.kept.append(t)
+        return value
 
     def name_slopes(self, slopes):
         """Call the gradient of h1 d_h1."""

@@ -46,6 +46,11 @@ def save(recording, path, opt=None):
     if path.suffix != ".py":
         raise ValueError(f"save: a path that ends in .py is wanted, got {path}")
     source = recording.source
+    if source.halves:
+        raise CannotCompileError(
+            "save: the latest call stood inside of a gradient; call it once outside of a gradient, "
+            "and save then"
+        )
     arrays, plain, helpers = sorted_out(source.given)
     training = any(source.gradients)
     head, _, rest = source.text.partition('"""\n')[2].partition("\n\ndef bind")

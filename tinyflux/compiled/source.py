@@ -40,6 +40,8 @@ class Source:
     buffers : list of (str, shape, dtype)
     in_place : int
         How many rows write over one of their operands.
+    halves : bool
+        Whether `step` returns (output, back), for an output whose gradient `back` has to be given.
     """
 
     def __init__(self, program, title, names=()):
@@ -258,10 +260,15 @@ class Source:
         forward, backward = self.lines[: self.turn], self.lines[self.turn :]
         lines = [(f"def step({', '.join(arguments)}):", "", ())]
         lines += [(f"    {code}", *rest) for code, *rest in with_silence(self, forward)]
+        self.halves = bool(backward) and self.program.seed is not None
         if backward:
             handed = ["backward", *handed_on(arguments, forward, backward)]
-            lines.append((f"    quiet.run({', '.join(handed)})", "", ()))
             self.imports.add("seterr")
+        if self.halves:
+            returned += f", partial(quiet.run, {', '.join(handed)})"
+            handed.append(self.name(self.program.seed))
+        elif backward:
+            lines.append((f"    quiet.run({', '.join(handed)})", "", ()))
         lines += [(f"    return {returned}", "", ())]
         if backward:
             lines += [("", "", ()), (f"def backward({', '.join(handed[1:])}):", "", ())]
@@ -270,7 +277,8 @@ class Source:
         setup = [*(QUIET if backward else []), *self.setup]
         places = [place for place in self.gradients if place is not None]
         head = [f'"""{self.title}"""', ""]
-        head += ["from contextvars import Context", ""] if backward else []
+        head += ["from contextvars import Context"] * bool(backward)
+        head += ["from functools import partial"] * self.halves + [""] * bool(backward)
         head += [f"from numpy import {', '.join(sorted(self.imports))}", ""] * bool(self.imports)
         head += ["", f"def bind({', '.join([*self.given, *places])}):"]
         body = with_comments([(code, note) for code, note in setup])

@@ -1,5 +1,8 @@
 """Random rows: values that are drawn anew whenever the program runs."""
 
+from contextvars import ContextVar, copy_context
+from copy import deepcopy
+
 import numpy as np
 
 from ..primitive import Operation
@@ -16,7 +19,28 @@ class Draw(Operation):
         tape = recording()
         if tape is not None and tape.tracing:
             return tape.draw(self, params)
+        instead = replaced.get()
+        if instead is not None:
+            rng = generator(params["rng"])
+            params = {**params, "rng": instead.get(id(rng), rng)}
         return self.kernel(**params)
+
+
+# The generators that stand in for others, by the ids of these, while something is drawn again.
+replaced: ContextVar = ContextVar("replaced", default=None)
+
+
+def drawing_from(generators, f, *args):
+    """f(*args), for which the generators with these ids are replaced by copies of the given ones.
+
+    So what was drawn once is drawn again, and nobody else's draws are touched.
+    """
+
+    def run():
+        replaced.set({key: deepcopy(g) for key, g in generators.items()})
+        return f(*args)
+
+    return copy_context().run(run) if generators else f(*args)
 
 
 def keep_mask(rng, shape, p, dtype):

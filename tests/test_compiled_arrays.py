@@ -1,0 +1,204 @@
+"""Compiled functions that return arrays, inside of an ordinary gradient: one row of its tape."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinyflux as flux
+from tests.compiling import agree, agree_all
+from tests.programs import layers, model
+from tinyflux import losses
+from tinyflux.compiled import compiled
+from tinyflux.errors import CannotCompileError, MutationError
+
+X = np.random.default_rng(0).standard_normal((6, 4))
+
+
+def network():
+    m = flux.Chain(flux.Dense(4, 8, np.tanh), flux.Dense(8, 3, flux.softmax))
+    for t in flux.params(m):
+        t.data = t.data.astype(np.float64)
+    return m
+
+
+def test_it_is_one_row_with_the_parameters_as_operands():
+    m = network()
+    hot, ps = compiled(m), flux.params(m)
+    of = lambda f: lambda: np.sum(np.sin(f(X)) ** 2)
+    _, back = flux.pullback(of(hot), ps)
+    assert len(back.tape) == 4 and "chain(x1, x2, x3, x4, array(6, 4))" in str(back.tape)
+    wanted = flux.gradient(of(m), ps)
+    agree_all(back(np.float64(1)).values(), wanted.values(), 1e-12)
+    entry = hot.latest
+    agree_all(flux.gradient(of(hot), ps).values(), wanted.values(), 1e-12)
+    assert hot.latest is entry
+
+
+def test_a_loss_trains_with_a_compiled_model_in_it():
+    m, twin = network(), network()
+    for a, b in zip(flux.params(m), flux.params(twin), strict=True):
+        b.data[...] = a.data
+    hot, y = compiled(m), np.arange(6) % 3
+    data = [(X[i : i + 3], y[i : i + 3]) for i in range(4)] * 5
+    for f, part in ((hot, m), (twin, twin)):
+        loss = lambda x, y, f=f: losses.crossentropy(f(x), y)
+        flux.train_(loss, flux.params(part), data, flux.ADAM(0.01))
+    for a, b in zip(flux.params(m), flux.params(twin), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-9)
+
+
+def test_the_pullback_of_a_compiled_function_may_be_called_again():
+    m = network()
+    hot, rng = compiled(m), np.random.default_rng(1)
+    value, back = flux.pullback(hot, X)
+    plain, wanted = flux.pullback(m, X)
+    agree(value, plain, 1e-12)
+    other, other_back = flux.pullback(hot, 2 * X)  # works in memory of its own
+    for _ in range(3):
+        seed = rng.standard_normal(value.shape)
+        agree_all(back(seed), wanted(seed), 1e-12)
+        agree_all(other_back(seed), flux.pullback(m, 2 * X)[1](seed), 1e-12)
+    agree(other, m(2 * X), 1e-12)
+
+
+def test_gradients_that_were_handed_out_stay_as_they_are():
+    hot = compiled(lambda x: np.tanh(x) * 2)
+    value, back = flux.pullback(hot, X)
+    (first,) = back(np.ones_like(X))
+    kept, before = first.copy(), value.copy()
+    back(np.full_like(X, 5.0))
+    flux.pullback(hot, X + 1)[1](np.ones_like(X))
+    agree(first, kept)
+    agree(value, before)
+
+
+def test_memory_comes_back_when_nobody_can_ask_any_more():
+    hot = compiled(network())
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            flux.gradient(lambda x: np.sum(hot(x) ** 2), X)
+        assert len(hot.latest.idle) == 1
+    finally:
+        gc.enable()
+
+
+def test_outputs_of_all_kinds():
+    """Views, an argument itself, constants, whole numbers, and one that does not depend on x."""
+    W = flux.Tensor(np.arange(12.0).reshape(4, 3))
+    for f in (
+        lambda x: (x @ W).T, lambda x: x, lambda x: W.T, lambda x: np.reshape(np.exp(x), (2, 12)),
+        lambda x: x[1:3], lambda x: np.stack([x, -x]), lambda x: np.tanh(x)[:, ::-1] * 1.0,
+        lambda x: np.argmax(x, axis=1), lambda x: x > 0, lambda x: np.ones(3),
+        lambda x: x.astype(np.float32), lambda x: W * 2,
+    ):  # fmt: skip
+        hot = compiled(f)
+        for x in (X, X + 1):
+            found, wanted = [
+                flux.gradient(lambda x, g=g: np.sum(np.cos(g(x) * 1.0) * x[0, 0]), x)
+                for g in (hot, f)
+            ]
+            agree_all(found, wanted, 1e-12)
+            agree(hot(x), f(x), 1e-12)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_random_programs(numbers, seed):
+    rng = np.random.default_rng(seed)
+    weights = [flux.Tensor(rng.standard_normal(s)) for s in [(3, 4), (4,), ()]]
+    dense = layers()
+    f, ps = model(numbers, weights, dense), flux.params(weights, dense)
+    hot = compiled(f)
+    for _ in range(4):
+        given = rng.standard_normal((5, 3)), rng.standard_normal((4, 3)), rng.random(5) < 0.5
+        value, back = flux.pullback(lambda: hot(*given), ps)  # noqa: B023
+        plain, wanted = flux.pullback(lambda: f(*given), ps)  # noqa: B023
+        agree(value, plain, 1e-9)
+        for _ in range(2):
+            g = rng.standard_normal(plain.shape)
+            agree_all(back(g).values(), wanted(g).values(), 1e-8)
+        for t in ps:
+            t.data += 0.1 * rng.standard_normal(t.shape)
+
+
+def test_higher_orders():
+    f = lambda x: np.tanh(x) ** 2 * x[0]
+    hot, x = compiled(f), X[0]
+    of = lambda g: lambda x: np.sum(flux.gradient(lambda z: np.sum(g(z) ** 2), x)[0] ** 3)
+    agree_all(flux.gradient(of(hot), x), flux.gradient(of(f), x), 1e-12)
+    agree(flux.jacobian(hot, x), flux.jacobian(f, x), 1e-12)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_draws_are_the_same_on_every_way_back(own):
+    """The mask of the value is that of its first and of its second derivative."""
+    drop = flux.trainmode_(flux.Dropout(0.5, rng=3 if own else None))
+    hot = compiled(lambda x: drop(x**2))
+    value, back = flux.pullback(hot, X)
+    for k in (1.0, 2.0):
+        agree(back(np.full_like(X, k))[0] * X, 2 * k * value, 1e-12)
+    for output in (lambda z: hot(z), compiled(lambda z: np.sum(drop(z**2)))):
+        kept = []
+
+        def slope(x, output=output, kept=kept):
+            (first,) = flux.gradient(lambda z: np.sum(output(z)), x)
+            kept.append(np.asarray(getattr(first, "data", first)))
+            return np.sum(first**2)
+
+        (second,) = flux.gradient(slope, X)
+        agree(second * X, 2 * kept[0] ** 2, 1e-12)
+    after = drop(np.ones(1000))
+    assert not np.array_equal(after, drop(np.ones(1000)))
+
+
+def test_what_is_written_to_before_the_way_back_is_noticed():
+    W, big = flux.Tensor(np.ones((4, 2))), np.ones((3000, 4))
+    hot = compiled(lambda x: np.tanh(x @ W))
+    for x, change in (
+        (X.copy(), lambda x: x.__setitem__(0, 5.0)),
+        (X.copy(), lambda x: W.data.__setitem__(0, 3.0)),
+        (big, lambda x: x.fill(2.0)),
+    ):
+
+        def loss(w, x=x, change=change):
+            y = hot(x) * w
+            change(x)
+            return np.sum(y)
+
+        with pytest.raises(MutationError, match="written to after"):
+            flux.gradient(lambda: loss(W[0, 0]), flux.Params([W]))
+
+
+def test_threads_may_share_one_pullback():
+    m = network()
+    _, back = flux.pullback(compiled(m), X)
+    seeds = [np.full((6, 3), float(k)) for k in range(16)]
+    wanted, found = [back(s)[0] for s in seeds], [None] * 16
+
+    def work(k):
+        for _ in range(50):
+            found[k] = back(seeds[k])[0]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    agree_all(found, wanted)
+
+
+def test_a_source_in_two_halves_is_shown_but_not_saved(tmp_path):
+    hot = compiled(network())
+    flux.gradient(lambda x: np.sum(hot(x)), X)
+    assert "return output, partial(quiet.run, backward" in hot.source
+    with pytest.raises(CannotCompileError, match="outside of a gradient"):
+        hot.save(tmp_path / "step.py")
+    hot(X)
+    hot.save(tmp_path / "step.py")
