@@ -31,7 +31,7 @@ from .arguments import (
     identifier,
     is_data,
     mapped,
-    plain_form,
+    matcher,
     signature,
 )
 from .guards import watch
@@ -83,17 +83,12 @@ class Recording:
         self.idle = []  # bound copies that no thread is running
         self.draws = [node.params["rng"] for node in program.nodes if is_draw(node)]
         self.moves = any(v is not None for v in program.results[1:])  # whether a gradient flows
-        self.asked, self.form = None, None
+        self.asked, self.matches = None, None
 
     def fits(self, args, kwargs, wanted):
         """Whether a call has this signature: quick, for calls with arrays alone."""
-        form = self.form
-        if form is None or kwargs or len(args) != len(form):
-            return False
-        for a, (shape, dtype) in zip(args, form):
-            if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
-                return False
-        return self.asked == (tuple(wanted.by_id) if type(wanted) is Params else wanted)
+        asked = tuple(wanted.by_id) if type(wanted) is Params else wanted
+        return asked == self.asked and self.matches(args, kwargs)
 
     def bind(self, places=None):
         """A copy with memory of its own: (step, the gradients in order).
@@ -292,7 +287,7 @@ class Compiled:
         entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():
             entry = self.record(args, kwargs, wanted)
-            entry.asked, entry.form = asked, plain_form(args, kwargs)
+            entry.asked, entry.matches = asked, matcher(args, kwargs)
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
                 self.recordings.popitem(last=False)

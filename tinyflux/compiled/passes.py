@@ -153,7 +153,7 @@ def number(x):
 
 
 def times_one(program):
-    """Leave out products with 1."""
+    """Leave out products with 1, and quotients by 1."""
     new = {}
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
@@ -177,20 +177,35 @@ def scale_once(program):
             a, b = float(before[1]), float(inner[1])
             product = node.output.dtype.type(a * b)
             if 0.5 in (abs(math.frexp(a)[0]), abs(math.frexp(b)[0])) and math.isfinite(product):
+                node.operation = OPERATIONS[np.multiply]
                 node.operands = [before[0], number(product)]
 
 
 def scaling(node):
-    """(operand, factor) if a node multiplies an array with a constant number, else None."""
-    if node is None or function_of(node) is not np.multiply or node.output.dtype.char not in "fd":
+    """(operand, factor) if a node multiplies an array with a constant number, else None.
+
+    A division by a power of 2 is such a product, to the last bit.
+    """
+    if node is None or node.output.dtype.char not in "fd":
         return None
-    for value, other in (node.operands, node.operands[::-1]):
-        number = isinstance(other.const, (int, float, np.generic)) and not isinstance(
-            other.const, (bool, np.bool_)
-        )
-        if number and value.const is None and value.shape == node.output.shape:
-            return value, node.output.dtype.type(other.const)
-    return None
+    f, (value, *others) = function_of(node), node.operands or [None]
+    factor = factor_of(others[0]) if f in (np.multiply, np.divide) else None
+    if f is np.multiply and factor is None:
+        value, factor = others[0], factor_of(value)
+    if factor is None or value.const is not None or value.shape != node.output.shape:
+        return None
+    if f is np.divide:
+        if abs(math.frexp(factor)[0]) != 0.5:
+            return None
+        factor = 1 / factor
+    return value, node.output.dtype.type(factor)
+
+
+def factor_of(value):
+    """The number that a Value is, or None."""
+    const = value.const
+    is_number = isinstance(const, (int, float, np.generic))
+    return float(const) if is_number and not isinstance(const, (bool, np.bool_)) else None
 
 
 def count_uses(program):

@@ -22,6 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+# Elements up to which OpenBLAS adds vectors in the thread that asks. Two threads would be hardly
+# quicker, and wait for each other for milliseconds where something else runs on the machine.
+ALONE = 10_000
+
 # These want their output by name.
 NAMED_OUT = (np.maximum, np.minimum)
 
@@ -86,7 +90,8 @@ def in_one_pass(calls: list[tuple], work: list[Any]) -> list[tuple]:
             minus = np.empty_like(c)
             found.append((np.negative, c, minus))
             c = minus
-        found.append((axpy[y.dtype.char], a, y, len(y), c))
+        for i in range(0, len(y), ALONE):
+            found.append((axpy[y.dtype.char], a, y, min(ALONE, len(y) - i), c, i, 1, i, 1))
         del rest[:2]
     return found
 
