@@ -161,6 +161,11 @@ CALLS = {
     "Dropout": lambda s, p=0.5, axis=0, rng=3: flux.Dropout(p, axis, rng=rng),
     "Dropout call": lambda s, x=own("x"), rng=3, p=0.25, axis=1:
         flux.trainmode_(flux.Dropout(p, axis, rng=rng))(x),
+    "BatchNorm": lambda s, n=4, activation=flux.tanh, affine=True, eps=1e-5, momentum=0.1:
+        flux.BatchNorm(n, activation, affine=affine, eps=eps, momentum=momentum),
+    "BatchNorm call": lambda s, x=own("x"): flux.trainmode_(flux.BatchNorm(4))(x),
+    "moving_average_": lambda s, running=own("v"), value=np.ones(3), momentum=0.1:
+        flux.moving_average_(running, value, momentum),
     "testmode_": lambda s, model=own("m"), mode=True: flux.testmode_(model, mode),
     "trainmode_": lambda s, model=own("m"), mode=True: flux.trainmode_(model, mode),
     "summary": lambda s, model=own("m"): flux.summary(model),

@@ -18,7 +18,8 @@ from .testing import gradcheck
 from .params import Params, params, freeze_, thaw_
 from .grads import Grads
 
-from .layers import Chain, Dense, Dropout, summary, testmode_, trainmode_
+from .layers import Chain, Dense, Dropout, BatchNorm, summary, testmode_, trainmode_
+from .ops.state import moving_average_
 from .activations import (
     identity, sigmoid, σ, tanh, relu, leakyrelu, elu, gelu, selu, swish, softplus, mish,
     hardsigmoid, hardtanh, relu6, logsigmoid, softmax, logsoftmax, logsumexp,

@@ -17,14 +17,14 @@ from ..checks import brief
 from ..errors import CannotCompileError, MutationError, NotScalarError
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
-from ..ops.random import drawing_from
+from ..ops.random import once_more
 from ..params import Params
 from ..primitive import Operation
 from ..seeding import generator
 from ..seeds import one_like
 from ..tape import recording
 from ..tensor import Tensor, recorded
-from ..walking import named_tensors
+from ..walking import named_tensors, parts, reachable
 from .arguments import (
     argument_names,
     closure,
@@ -254,7 +254,7 @@ class Compiled:
             if type(g) is Tensor or getattr(recording(), "mark", None) is mark:
                 slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
                 f = lambda: self.f(*args, **kwargs)
-                slopes_now += drawing_from(generators, Pullback, f, (Params(known),))(g).values()
+                slopes_now += once_more(generators, Pullback, f, (Params(known),))(g).values()
                 return [slopes_now[i] for i in live]
             if entry.source.halves:
                 refuse_changed(self.__name__, operands, now)
@@ -268,7 +268,7 @@ class Compiled:
     def slope_towards(self, i, args, kwargs, g, generators):
         """The gradient towards one argument, recorded row by row."""
         f = lambda a: self.f(*args[:i], a, *args[i + 1 :], **kwargs)
-        return drawing_from(generators, Pullback, f, (args[i],))(g)[0]
+        return once_more(generators, Pullback, f, (args[i],))(g)[0]
 
     # --------------------------------------------------------------------------- recording
 
@@ -320,11 +320,11 @@ class Compiled:
             tape, self.run_once, inner, inner_kw, wanted, tape, witness
         )
         refuse_draws(states, witness)
-        check, outside = watch(things, witness, tape)
         inside = closure(self.f)
+        refuse_kept(inside, tape, self.__name__)
+        check, outside = watch(things, witness, tape)
         labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
-        if isinstance(inside, dict):
-            labels.update({id(a): n for n, a in inside.items() if type(a) is np.ndarray})
+        labels.update({id(a): identifier(n) for n, a in named_arrays(inside)})
         if isinstance(wanted, Params):
             labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
         return Recording(
@@ -421,6 +421,26 @@ class Compiled:
 
     def __repr__(self):
         return f"compiled({self.__name__})"
+
+
+def named_arrays(*things):
+    """The plain arrays that can be reached, with their paths."""
+    for path, item in reachable(*things):
+        if not isinstance(item, Tensor):
+            for name, part in parts(path, item):
+                if type(part) is np.ndarray:
+                    yield name.removeprefix("."), part
+
+
+def refuse_kept(inside, tape, name):
+    """Raise if a value was kept for later: it would stay as it is now."""
+    kept = [path for path, t in reachable(inside) if type(t) is Tensor and t.mark is tape.mark]
+    if kept:
+        raise CannotCompileError(
+            f"compiled {name}: a recorded value was kept in {kept[0]}, where it would stay as it "
+            "is now. For a running mean use moving_average_(array, value); return what else you "
+            "need."
+        )
 
 
 def refuse_changed(name, operands, now):

@@ -50,11 +50,14 @@ def replace_values(program, new):
 
 
 def prune(program):
-    """Leave out what no result depends on; draws stay, so that the next one draws the same."""
+    """Leave out what no result depends on; draws stay, so that the next one draws the same.
+
+    What writes to the state of a model stays too.
+    """
     wanted = set(program.results)
     kept = []
     for node in reversed(program.nodes):
-        if node.output in wanted or is_draw(node):
+        if node.output in wanted or is_event(node):
             wanted.update(node.operands)
             kept.append(node)
     program.nodes = kept[::-1]
@@ -77,7 +80,7 @@ def share(program):
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
         key = (node.operation, tuple(map(identity, node.operands)), spelled(node.params))
-        if is_draw(node) or key not in seen:
+        if is_event(node) or key not in seen:
             seen[key] = node.output
             kept.append(node)
         else:
@@ -89,6 +92,11 @@ def share(program):
 def is_draw(node):
     """Whether a node draws random numbers, so that two are never the same."""
     return hasattr(node.operation, "draws")
+
+
+def is_event(node):
+    """Whether a node does more than compute: a draw, or a write to the state of a model."""
+    return is_draw(node) or hasattr(node.operation, "writes")
 
 
 def identity(value):
@@ -115,7 +123,7 @@ def fold(program):
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
         constant = all(v.const is not None and program.is_fixed(v.const) for v in node.operands)
-        if constant and node.operands and not is_draw(node):
+        if constant and node.operands and not is_event(node):
             with np.errstate(all="ignore"):
                 result = node.operation.kernel(*[v.const for v in node.operands], **node.params)
             new[node.output] = Value(result, const=result)

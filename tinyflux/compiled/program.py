@@ -157,7 +157,8 @@ class Program:
         """Append one operation, lowered to NumPy calls; returns the Value of its output."""
         origin = origin._replace(note=origin.note or operation.name)
         if operation.public is operation:
-            ways = () if hasattr(operation, "draws") else (operation.kernel, operation.body)
+            event = hasattr(operation, "draws") or hasattr(operation, "writes")
+            ways = () if event else (operation.kernel, operation.body)
         else:
             ways = simpler(operation, params, arrays)
         if ways and operation not in self.lowering:

@@ -12,7 +12,8 @@ from ..optimise.rule import UpdateRule
 from .guards import PLAIN, globals_in
 
 LOADING = """
-stored = np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False)
+with np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False) as file:
+    stored = dict(file)
 {given}
 """
 
@@ -35,8 +36,8 @@ def step({arguments}):
 
 
 def save(path=Path(__file__).with_suffix(".npz")):
-    """Store the parameters (and what the optimiser remembers) where this module reads them."""
-    np.savez(path, **{{**stored, **parameters, **state()}})
+    """Store the arrays (and what the optimiser remembers) where this module reads them."""
+    np.savez(path, **{{**stored, **state()}})
 '''
 
 

@@ -140,6 +140,11 @@ class TracingTape(Tape):
         self.rows.append((operation, (), [], params, output, []))
         return output
 
+    def note(self, operation, value, array, params):
+        """Record something that is done with a value, and from which none follows."""
+        live = [value] if type(value) is Tensor else [array]
+        self.rows.append((operation, live, [array], params, recorded(array, self.mark), []))
+
     def detached(self, t):
         """Record that the gradient ends here."""
         return stopped(t)

@@ -5,6 +5,7 @@ from .chain import Chain
 from .dense import Dense
 from .dropout import Dropout
 from .modes import testmode_, trainmode_
+from .normalise import BatchNorm
 from .printing import summary
 
-__all__ = ["Chain", "Dense", "Dropout", "summary", "testmode_", "trainmode_"]
+__all__ = ["BatchNorm", "Chain", "Dense", "Dropout", "summary", "testmode_", "trainmode_"]

@@ -26,21 +26,27 @@ class Draw(Operation):
         return self.kernel(**params)
 
 
-# The generators that stand in for others, by the ids of these, while something is drawn again.
+# While a function is run once more: the generators that stand in for others, by the ids of these.
 replaced: ContextVar = ContextVar("replaced", default=None)
 
 
-def drawing_from(generators, f, *args):
-    """f(*args), for which the generators with these ids are replaced by copies of the given ones.
+def repeating():
+    """Whether a function is run once more only for a derivative."""
+    return replaced.get() is not None
 
-    So what was drawn once is drawn again, and nobody else's draws are touched.
+
+def once_more(generators, f, *args):
+    """f(*args), where the generators with these ids are replaced by copies of the given ones.
+
+    So what was drawn once is drawn again, nobody else's draws are touched, and nothing is counted
+    twice.
     """
 
     def run():
         replaced.set({key: deepcopy(g) for key, g in generators.items()})
         return f(*args)
 
-    return copy_context().run(run) if generators else f(*args)
+    return copy_context().run(run)
 
 
 def keep_mask(rng, shape, p, dtype):
