@@ -251,9 +251,9 @@ class Run:
             trainer = self.trainers.get(id(recording))
             if trainer is None or not trainer.prepared.valid():
                 trainer = self.trainers[id(recording)] = self.bound(recording)
-            value = self.finite(recording.guarded(trainer.compute, arguments))
+            value = self.finite(trainer.loss(arguments))
             try:
-                trainer.update()
+                trainer.update(arguments)
             except FloatingPointError:
                 raise self.not_finite(value, trainer.gradients) from None
             losses.append(value)

@@ -2,12 +2,10 @@
 
 import copy
 import functools
-import linecache
 import re
 import warnings
 import weakref
 from collections import OrderedDict
-from itertools import count
 from threading import Lock
 from types import MethodType
 
@@ -34,11 +32,12 @@ from .arguments import (
     matcher,
     signature,
 )
+from .emitted import Emitted
 from .guards import watch
 from .passes import is_draw, run_passes
 from .program import Program, Value
-from .source import Source
 from .trace import TracingTape, leaves, recorded_on
+from .unchecked import unchecked
 from .witness import Witness, random_states, refuse_draws
 
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
@@ -49,17 +48,15 @@ CHANGING = (
 )
 
 
-class Recording:
-    """One recorded signature: its program, its source, and copies of it that are ready to run."""
-
-    numbers = count(1)
+class Recording(Emitted):
+    """One recorded signature: its program as source, and copies of it that are ready to run."""
 
     def __init__(
         self, title, tape, output, gradients, towards, arguments, names, check, outside, seed
     ):
-        self.title, self.check = title, check
+        self.check = check
         self.wanted = [mark for _, mark in towards]
-        self.program = program = Program(names, {id(a) for a in outside})
+        program = Program(names, {id(a) for a in outside})
         for t, name in arguments:
             program.argument(t, name)
         if seed is not None:
@@ -72,40 +69,28 @@ class Recording:
         if gradients and program.results[0].node is not None:
             program.results[0].name = "loss" if seed is None else "output"
         known = {id(t): name for t, name in arguments} | names
-        places = [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards]
-        shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
-        self.source = Source(program, f"{title}({shown})", places)
-        self.filename = f"<compiled {title} {next(self.numbers)}>"
-        self.code = compile(self.source.text, self.filename, "exec")
-        lines = self.source.text.splitlines(keepends=True)
-        linecache.cache[self.filename] = (len(self.source.text), None, lines, self.filename)
-        weakref.finalize(self, linecache.cache.pop, self.filename, None)
+        super().__init__(program, title, [f"d_{known.get(id(t), 'parameter')}" for t, _ in towards])
         self.idle = []  # bound copies that no thread is running
         self.draws = [node.params["rng"] for node in program.nodes if is_draw(node)]
         self.moves = any(v is not None for v in program.results[1:])  # whether a gradient flows
         self.asked, self.matches = None, None
+        self.trusts = False  # whether it was the unchecked source that ran last
 
     def fits(self, args, kwargs, wanted):
         """Whether a call has this signature: quick, for calls with arrays alone."""
         asked = tuple(wanted.by_id) if type(wanted) is Params else wanted
         return asked == self.asked and self.matches(args, kwargs)
 
-    def bind(self, places=None):
-        """A copy with memory of its own: (step, the gradients in order).
+    @functools.cached_property
+    def unchecked(self):
+        """A quicker source for training loops, or None: see `unchecked.py`."""
+        program = unchecked(self.program)
+        return None if program is None else Emitted(program, self.title, self.places)
 
-        `places` may say where the gradients are to stand, None in it to leave that open.
-        """
-        scope: dict = {}
-        exec(self.code, scope)
-        bind = scope.pop("bind")  # or the two would hold one another, until a garbage collection
-        values = self.program.results[1:]
-        places = list(places or [None] * len(values))
-        named: dict = {}
-        for i, v in enumerate(values):
-            if v is not None:
-                place = np.empty(v.shape, v.dtype) if places[i] is None else places[i]
-                places[i] = named[self.source.gradients[i]] = place
-        return bind(**self.source.given, **named), places
+    @property
+    def shown(self):
+        """What ran last."""
+        return self.unchecked if self.trusts else self
 
     def run(self, arguments):
         """(output, the copy that computed it); append the copy to `idle` when it has been read."""
@@ -113,6 +98,7 @@ class Recording:
             bound = self.idle.pop()  # atomic: two threads never get the same copy
         except IndexError:
             bound = self.bind()
+        self.trusts = False
         return self.guarded(bound[0], arguments), bound
 
     def with_slopes(self, arguments):
@@ -136,25 +122,6 @@ class Recording:
     def generators(self):
         """Copies of the generators from which it draws, by the ids of these."""
         return {id(g): copy.deepcopy(g) for g in map(generator, self.draws)}
-
-    def guarded(self, step, arguments):
-        """The result of a bound step; an error gets a note that says where it comes from."""
-        try:
-            return step(*arguments)
-        except Exception as error:
-            error.add_note(self.explain(error))
-            raise
-
-    def explain(self, error):
-        """Which line of the user's the failing line of the source came from."""
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self.filename:
-                origin = self.source.origins.get(trace.tb_lineno)
-                if origin:
-                    return f"in the compiled {self.title}, from {origin}"
-            trace = trace.tb_next
-        return f"in the compiled {self.title}"
 
 
 class Compiled:
@@ -383,12 +350,13 @@ class Compiled:
         """The NumPy source of the latest signature."""
         if self.latest is None:
             raise CannotCompileError(f"{self.__name__} has not been called yet; call it once first")
-        return self.latest.source.text
+        return self.latest.shown.source.text
 
     def explain(self):
         """Print a table: rows after each pass, and the memory that is laid out."""
-        entry = self.latest
-        print(f"{self.source.splitlines()[0][3:-3]}")
+        self.source  # noqa: B018  (raises if there is none)
+        entry = self.latest.shown
+        print(entry.source.title)
         for name, rows in entry.program.passes:
             print(f"  {name:15} {rows:5} rows")
         buffers = entry.source.buffers

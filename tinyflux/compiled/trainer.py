@@ -17,9 +17,24 @@ class Trainer:
         self.prepared = opt.prepare(self.tensors, [t.data for t in self.tensors])
         places = iter(self.prepared.places)
         wanted = [next(places) if yes else None for yes in reached]
-        self.compute, self.gradients = recording.bind(wanted)
+        self.emitted = recording.unchecked or recording
+        recording.trusts = self.emitted is not recording
+        self.compute, self.gradients = self.emitted.bind(wanted)
         self.found = [g for g in self.gradients if g is not None]
 
-    def update(self):
-        """Change the parameters by the gradients of the last step."""
-        self.prepared.run(self.found, gathered=True)
+    def loss(self, arguments):
+        """The loss; the gradients stand in their places then."""
+        return self.emitted.guarded(self.compute, arguments)
+
+    def update(self, arguments):
+        """Change the parameters by the gradients of this loss."""
+        try:
+            self.prepared.run(self.found, gathered=True)
+        except FloatingPointError:
+            if self.emitted is self.recording:
+                raise
+            # From here on with the rows that put 0 where 0 met infinity.
+            self.emitted, self.recording.trusts = self.recording, False
+            self.compute, _ = self.recording.bind(self.gradients)
+            self.loss(arguments)
+            self.prepared.run(self.found, gathered=True)
