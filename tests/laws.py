@@ -1,10 +1,12 @@
 """What the laws need: operands for every declared operation, and independent derivatives."""
 
 import numpy as np
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux  # noqa: F401  (declares the operations)
+from tests.suites import QUICK
 from tinyflux.primitive import OPERATIONS, Sample
 from tinyflux.tensor import Tensor
 
@@ -52,6 +54,44 @@ def samples_of(operation, draw=None):
     return [Sample(tuple(shapes), lambda f, *arrays: f(*arrays))]
 
 
+# Shapes of one or two operands: broadcast, without axes, as they are, without elements.
+SHAPES = [
+    ((2, 3), (3,)), ((), (2,)), ((2, 3), (2, 3)), ((), ()), ((0, 2), (1, 2)), ((2, 1), (1, 4)),
+]  # fmt: skip
+
+
+def fixed_samples_of(operation):
+    """The samples of a declaration; for an elementwise one those of `SHAPES`."""
+    if operation.samples is not None:
+        return list(operation.samples)
+    n = arity(operation)
+    return [Sample(shapes[:n], lambda f, *arrays: f(*arrays)) for shapes in SHAPES]
+
+
+def law(n):
+    """A test (name, data) of every operation: on fixed samples, where data is None.
+
+    And on `n` drawn ones, for which the quick suite has no time. Hypothesis is given a function
+    of one line, for it reads the source again for each operation.
+    """
+
+    def wrap(test):
+        @settings(max_examples=n, deadline=None, derandomize=True)
+        @given(data=st.data())
+        @example(data=None)
+        def drawn(name, data):
+            test(name, data)
+
+        def fixed(name):
+            test(name, None)
+
+        found = fixed if QUICK else drawn
+        found.__name__, found.__doc__ = test.__name__, test.__doc__
+        return found
+
+    return wrap
+
+
 def operands(operation, shapes, rng, dtype=np.float64):
     """Arrays in the domain of the operation."""
     domain = operation.domain
@@ -59,7 +99,8 @@ def operands(operation, shapes, rng, dtype=np.float64):
         return [np.asarray(domain(rng, shape), dtype) for shape in shapes]
     sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
     low, high = domain  # no two elements near each other, none near 0: off every kink
-    lattice = np.linspace(low, high, 2 * sum(sizes) + 2)[1:-1:2] + rng.uniform(0, 0.01)
+    lattice = np.linspace(low, high, 2 * sum(sizes) + 2)[1:-1:2]
+    lattice = lattice + rng.uniform(0, 0.01, sum(sizes))  # and no two sums of them equal
     parts = np.split(rng.permutation(lattice), np.cumsum(sizes)[:-1])
     return [np.reshape(p, shape).astype(dtype) for p, shape in zip(parts, shapes, strict=True)]
 
@@ -73,6 +114,15 @@ def differences(f, x, direction, h=2e-4):
         behind = f(*[a - k * h * d for a, d in zip(x, direction, strict=True)])
         total = total + w * (np.asarray(ahead) - np.asarray(behind))
     return total / (60 * h)
+
+
+def agrees_with_differences(got, f, x, direction, rtol, atol):
+    """`got` is df/dt; the smaller steps are for an x that is close to a kink."""
+    for h in (2e-4, 2e-5, 2e-6, 2e-7):
+        wanted = differences(f, x, direction, h)
+        if np.allclose(got, wanted, rtol, atol):
+            return
+    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol)
 
 
 def numbers(tree):

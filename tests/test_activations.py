@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux as flux
+from tests.suites import examples
 
-thorough = settings(max_examples=20, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(20), deadline=None, derandomize=True)
 LONG = np.longdouble
 SCALE, ALPHA = LONG(1.0507009873554805), LONG(1.6732632423543772)
 

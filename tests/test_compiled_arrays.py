@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tinyflux as flux
 from tests.compiling import agree, agree_all
 from tests.programs import layers, model
+from tests.suites import examples
 from tinyflux import losses
 from tinyflux.compiled import compiled
 from tinyflux.errors import CannotCompileError, MutationError
@@ -107,7 +108,7 @@ def test_outputs_of_all_kinds():
             agree(hot(x), f(x), 1e-12)
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=examples(40), derandomize=True, deadline=None)
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs(numbers, seed):

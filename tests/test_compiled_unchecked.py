@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.programs import layers, program
+from tests.suites import examples
 from tinyflux import losses
 from tinyflux.compiled import compiled
 from tinyflux.compiled.unchecked import PASSES_ON
@@ -104,7 +105,7 @@ def test_what_is_said_to_pass_nan_on_does():
     assert np.isnan(np.zeros((2, 3)) @ a).all() and np.isnan(np.sum(a))
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=examples(25), derandomize=True, deadline=None)
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs_train_the_same(numbers, seed):

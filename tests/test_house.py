@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tinyflux as flux
+from tests.suites import only
 
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
@@ -192,7 +193,10 @@ print(history.losses[-1] < 0.2, str(flux.gradient(lambda x: flux.gradient(np.sin
 """
 
 
-@pytest.mark.parametrize("flags", [(), ("-W", "error"), ("-O",), ("-OO",), ("-X", "dev"), ("-I",)])
+FLAGS = [(), ("-W", "error"), ("-O",), ("-OO",), ("-X", "dev"), ("-I",)]
+
+
+@pytest.mark.parametrize("flags", only([("-I",)], FLAGS))
 def test_it_works_under_the_flags_of_the_interpreter(flags):
     if flags == ("-I",):
         code = f"import sys; sys.path.insert(0, {str(HOUSE.parent)!r})\n{WORK}"
@@ -211,4 +215,4 @@ between = time.perf_counter()
 import tinyflux
 print((time.perf_counter() - between) / (between - begun))
 """
-    assert min(float(run(code)) for _ in range(5)) < 0.75
+    assert any(float(run(code)) < 0.75 for _ in range(5))

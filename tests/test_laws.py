@@ -4,31 +4,47 @@ import copy
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
-from tests.laws import COMPLEX_UFUNCS, declared, differences, operands, samples_of
+from tests.laws import (
+    COMPLEX_UFUNCS,
+    agrees_with_differences,
+    declared,
+    fixed_samples_of,
+    law,
+    operands,
+    samples_of,
+)
 from tinyflux.primitive import OPERATIONS, Sample
 
 EVERY = declared()
 every_operation = pytest.mark.parametrize("name", EVERY)
 seeds = st.integers(0, 2**32 - 1)
-thorough = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def samples(operation, data):
+    """(generator, sample): drawn ones, or the fixed ones if there are no `data`."""
+    if data is None:
+        found, seed = fixed_samples_of(operation), 0
+    else:
+        seed = data.draw(seeds)
+        found = samples_of(operation, data.draw)
+    rng = np.random.default_rng(seed)
+    for sample in found:
+        yield rng, sample
 
 
 def cases(name, data):
     operation = EVERY[name]
-    rng = np.random.default_rng(data.draw(seeds))
-    for sample in samples_of(operation, data.draw):
+    for rng, sample in samples(operation, data):
         x = operands(operation, sample.shapes, rng)
         run = lambda *a, s=sample: s.call(operation.public, *a)
         yield rng, run, x
 
 
 @every_operation
-@thorough
-@given(st.data())
+@law(12)
 def test_gradient_agrees_with_differences(name, data):
     for rng, run, x in cases(name, data):
         weights = rng.standard_normal(np.shape(run(*x)))
@@ -36,18 +52,17 @@ def test_gradient_agrees_with_differences(name, data):
         found = flux.gradient(loss, *x)
         for _ in range(2):
             direction = [rng.standard_normal(a.shape) for a in x]
+            got = sum(np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None)
             if EVERY[name].public in COMPLEX_UFUNCS:
                 shifted = [a + 1e-30j * d for a, d in zip(x, direction, strict=True)]
                 wanted = np.imag(loss(*shifted)) / 1e-30
+                np.testing.assert_allclose(got, wanted, rtol=2e-7, atol=2e-8)
             else:
-                wanted = differences(loss, x, direction)
-            got = sum(np.sum(g * d) for g, d in zip(found, direction, strict=True) if g is not None)
-            np.testing.assert_allclose(got, wanted, rtol=2e-7, atol=2e-8)
+                agrees_with_differences(got, loss, x, direction, rtol=2e-7, atol=2e-8)
 
 
 @every_operation
-@settings(thorough, max_examples=4)
-@given(st.data())
+@law(4)
 def test_second_derivative_agrees_with_differences_of_the_first(name, data):
     for rng, run, x in cases(name, data):
         weights = rng.standard_normal(np.shape(run(*x)))
@@ -60,14 +75,12 @@ def test_second_derivative_agrees_with_differences_of_the_first(name, data):
 
         found = flux.gradient(slope, *x)
         again = [rng.standard_normal(a.shape) for a in x]
-        wanted = differences(slope, x, again)
         got = sum(np.sum(g * d) for g, d in zip(found, again, strict=True) if g is not None)
-        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * max(1, abs(wanted)))
+        agrees_with_differences(got, slope, x, again, rtol=2e-6, atol=1e-6)
 
 
 @every_operation
-@settings(thorough, max_examples=4)
-@given(st.data())
+@law(4)
 def test_recorded_value_is_that_of_numpy(name, data):
     for _, run, x in cases(name, data):
         plain = run(*x)
@@ -78,31 +91,31 @@ def test_recorded_value_is_that_of_numpy(name, data):
 
 
 @every_operation
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
-@settings(thorough, max_examples=3)
-@given(st.data())
-def test_dtypes_stay(name, dtype, data):
+@law(6)
+def test_dtypes_stay(name, data):
     operation = EVERY[name]
     module = getattr(operation.public, "__module__", "") or ""
-    if dtype is np.longdouble and ("linalg" in module or not hasattr(operation.public, "reduce")):
-        dtype = np.float32  # LAPACK has no longdouble; and once more in single precision
-    for _, run, x in cases(name, data):
-        x = [a.astype(dtype) for a in x]
-        if isinstance(operation.kernel, np.ufunc) and run(*x).dtype != dtype:
-            continue  # a function that always computes in double, as float_power
-        try:
-            plain = run(*x)
-        except TypeError:
-            continue  # SciPy has no longdouble form of this function
-        value, back = flux.pullback(run, *x)
-        assert np.result_type(value) == np.result_type(plain)
-        for g, a in zip(back(np.ones_like(value)), x, strict=True):
-            assert g is None or (type(g) is np.ndarray and g.dtype == dtype and g.shape == a.shape)
+    dtypes = [np.float32, np.float64]
+    if "linalg" not in module and hasattr(operation.public, "reduce"):
+        dtypes.append(np.longdouble)  # LAPACK has none
+    for _, run, arrays in cases(name, data):
+        for dtype in dtypes:
+            x = [a.astype(dtype) for a in arrays]
+            if isinstance(operation.kernel, np.ufunc) and run(*x).dtype != dtype:
+                continue  # a function that always computes in double, as float_power
+            try:
+                plain = run(*x)
+            except TypeError:
+                continue  # SciPy has no longdouble form of this function
+            value, back = flux.pullback(run, *x)
+            assert np.result_type(value) == np.result_type(plain)
+            for g, a in zip(back(np.ones_like(value)), x, strict=True):
+                assert g is None or type(g) is np.ndarray
+                assert g is None or (g.dtype == dtype and g.shape == a.shape)
 
 
 @every_operation
-@settings(thorough, max_examples=4)
-@given(st.data())
+@law(4)
 def test_nothing_is_written_to_and_nothing_is_shared(name, data):
     for _, run, x in cases(name, data):
         kept = [a.copy() for a in x]
@@ -121,8 +134,7 @@ def test_nothing_is_written_to_and_nothing_is_shared(name, data):
 
 
 @every_operation
-@settings(thorough, max_examples=3)
-@given(st.data())
+@law(3)
 def test_memory_layout_does_not_matter(name, data):
     for rng, run, x in cases(name, data):
         strided = []
@@ -144,12 +156,10 @@ BODIES = [n for n, o in EVERY.items() if o.body is not None and o.joint is not N
 
 
 @pytest.mark.parametrize("name", BODIES)
-@thorough
-@given(st.data())
+@law(12)
 def test_fast_path_agrees_with_the_definition(name, data):
     operation = EVERY[name]
-    rng = np.random.default_rng(data.draw(seeds))
-    for sample in samples_of(operation, data.draw):
+    for rng, sample in samples(operation, data):
         x = operands(operation, sample.shapes, rng)
         runs = [lambda *a, f=f, s=sample: s.call(f, *a) for f in (operation, operation.body)]
         (y, back), (z, through) = (flux.pullback(run, *x) for run in runs)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
+from tests.suites import examples
 from tinyflux import Chain, Dense, Dropout
 from tinyflux.initialise import fans
 
-thorough = settings(max_examples=30, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(30), deadline=None, derandomize=True)
 ACTIVATIONS = [flux.identity, flux.relu, flux.sigmoid, np.tanh, flux.gelu, flux.softmax, flux.selu]
 
 # --- Dense ---------------------------------------------------------------------------------------

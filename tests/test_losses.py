@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
+from tests.suites import examples
 from tinyflux import losses
 
-thorough = settings(max_examples=25, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(25), deadline=None, derandomize=True)
 LONG = np.longdouble
 
 

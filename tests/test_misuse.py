@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinyflux as flux
+from tests.suites import either
 from tinyflux import losses, schedules
 from tinyflux.callbacks import phase
 from tinyflux.checks import as_flag, as_number, as_real
@@ -444,7 +445,8 @@ EXPECTED = (TypeError, ValueError, LookupError, flux.FluxError, ArithmeticError)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 def test_nothing_odd_ends_in_an_accident(name):
-    for what, value in ODD.items():
+    step = either(1, 2)
+    for what, value in [*ODD.items()][len(name) % step :: step]:
         s = Student()
         before = s.state()
         value = (
@@ -473,7 +475,7 @@ def test_sizes_of_few_bits_do_not_overflow():
 
 def test_no_value_is_too_odd_to_be_named():
     deep = []
-    for _ in range(5000):
+    for _ in range(100_000):
         deep = [deep]
     for value in (10**5000, deep):
         with pytest.raises(TypeError, match=r"shuffle is <it cannot be printed> \((int|list)\)"):

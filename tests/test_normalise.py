@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.compiling import agree, agree_all
+from tests.suites import examples
 from tinyflux import losses
 from tinyflux.errors import CannotCompileError
 
@@ -32,7 +33,7 @@ def network(seed=0):
     return flux.Chain(flux.Dense(4, 5), flux.BatchNorm(5, flux.relu), flux.Dense(5, 2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=3).filter(lambda s: np.prod(s) > 1),
     st.integers(1, 5), st.booleans(), st.floats(0, 1), st.integers(0, 2**32 - 1),

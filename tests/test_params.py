@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
+from tests.suites import either, examples
 from tinyflux import Grads, Params, Tensor, gradient, params
 
-thorough = settings(max_examples=60, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(60), deadline=None, derandomize=True)
 POOL = [Tensor([1.0]) for _ in range(5)]  # equal, but not the same
 picks = st.lists(st.integers(0, 4), max_size=8)
 
@@ -209,7 +210,7 @@ def test_several_models_and_their_order():
 
 def test_nesting_as_deep_as_memory_allows():
     deep = [A]
-    for _ in range(100_000):
+    for _ in range(either(100_000, 20_000)):
         deep = [deep]
     assert ids(params(deep)) == [id(A)]
     while isinstance(deep[0], list):  # and taken apart without recursion

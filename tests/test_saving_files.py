@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import tinyflux as flux
+from tests.suites import either, only
 from tinyflux import saving
 from tinyflux.saving import files, npz, tree
 
@@ -96,16 +97,18 @@ def test_whole_files_load(outcome, form):
 @pytest.mark.parametrize("form", FORMATS)
 def test_cut_off_at_every_byte(outcome, form):
     data = saved(form)
-    assert {outcome(data[:n], form) for n in range(len(data))} == {"refused"}
-    assert {outcome(data[n:], form) for n in range(1, len(data))} == {"refused"}
+    step = either(1, 5)
+    assert {outcome(data[:n], form) for n in range(0, len(data), step)} == {"refused"}
+    assert {outcome(data[n:], form) for n in range(1, len(data), step)} == {"refused"}
     assert outcome(b"\0" + data, form) == outcome(data + b"\0", form) == "refused"
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_flipped_bit(outcome, form):
+    """In the quick suite one bit of every byte."""
     data = bytearray(saved(form))
     for i in range(len(data)):
-        for bit in range(8):
+        for bit in either(range(8), [5 * i % 8]):
             data[i] ^= 1 << bit
             assert outcome(data, form) == "refused", (i, bit)
             data[i] ^= 1 << bit
@@ -146,7 +149,7 @@ def mutations(data, n, seed):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("n", [3000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [either(3000, 300), pytest.param(100_000, marks=pytest.mark.slow)])
 def test_random_changes(outcome, form, n):
     data = saved(form)
     for new in mutations(data, n, n):
@@ -156,7 +159,7 @@ def test_random_changes(outcome, form, n):
 @pytest.mark.parametrize("form", FORMATS)
 def test_random_changes_with_the_right_digest_raise_nothing_else(outcome, form):
     """A forger may write other values into a file; more must not come of it."""
-    for new in mutations(saved(form), 3000, 1):
+    for new in mutations(saved(form), either(3000, 300), 1):
         assert outcome(resealed(new, form), form) in ("refused", "equal", "different")
 
 
@@ -397,7 +400,7 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("name", only([*ARCHIVES][:-1], ARCHIVES))
 def test_other_archives(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("x.npz").write_bytes(zipped(ARCHIVES[name]))
@@ -509,24 +512,28 @@ def test_files_that_are_not_there(tmp_path):
 WATCHED = """
 import sys, json, hashlib, struct, zlib
 import numpy as np, tinyflux as flux
-if sys.argv[1].endswith("safetensors"):
+own, other = sys.argv[1:]
+if own.endswith("safetensors"):
     import safetensors
 model, opt = flux.Dense(2, 2), flux.ADAM()
 loader = flux.DataLoader(np.ones((3, 2)), shuffle=True)
-if sys.argv[2] == "save":
-    flux.save(sys.argv[1], model, opt, loader, x=[np.ones(2), {}])
+flux.save(own, model, opt, loader, x=[np.ones(2), {}])
 events = []
 hook = lambda event, args: events.append((event, str(args[0]) if args else "")) if on else None
 on = False
 sys.addaudithook(hook)
-for _ in range(2):
-    on = True
-    try:
-        flux.load_(sys.argv[1], model, opt, loader)
-    except flux.CheckpointError:
-        pass
-    on = False
-print(json.dumps(events))
+found = {}
+for path in (own, other):
+    for _ in range(2):
+        on = True
+        try:
+            flux.load_(path, model, opt, loader)
+        except flux.CheckpointError:
+            assert path == other
+        on = False
+    found[path] = events[:]
+    events.clear()
+print(json.dumps(found))
 """
 
 
@@ -534,18 +541,18 @@ print(json.dumps(events))
 def test_loading_opens_one_file_and_runs_nothing(tmp_path, form):
     if form == "safetensors":
         pytest.importorskip("safetensors")
-    path = tmp_path / f"x.{form}"
-    for what in ("save", "keep"):
-        if what == "keep":
-            np.savez(path, np.array([Canary()], object))
-            if form == "npz":
-                path.write_bytes(zipped(ARCHIVES["pickle"]))
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, str(path), what], capture_output=True, text=True,
-            cwd=ROOT, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.stderr == ""
-        events = json.loads(done.stdout)
+    own, strange = tmp_path / f"own.{form}", tmp_path / f"strange.{form}"
+    if form == "npz":
+        strange.write_bytes(zipped(ARCHIVES["pickle"]))
+    else:
+        with strange.open("wb") as file:
+            np.savez(file, np.array([Canary()], object))
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(own), str(strange)], capture_output=True, text=True,
+        cwd=ROOT, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stderr == ""
+    for path, events in json.loads(done.stdout).items():
         opened = {argument for event, argument in events if event == "open"}
         other = {
             event
@@ -581,7 +588,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error", only([ERRORS[0], ERRORS[3]], ERRORS), ids=lambda e: type(e).__name__
+)
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_disk_at_every_write(tmp_path, monkeypatch, form, error):
     if form == "safetensors":
@@ -837,7 +846,7 @@ for i in range(1, 10**6):
 def test_killed_at_any_moment_the_file_is_whole(tmp_path):
     """The same ten thousand times: tests/benchmarks/kills.py."""
     path, rng, strays = tmp_path / "x.npz", np.random.default_rng(0), 0
-    for _ in range(3):
+    for _ in range(either(3, 1)):
         saver = subprocess.Popen(
             [sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, cwd=ROOT
         )
@@ -861,5 +870,5 @@ def test_forty_kills_of_forked_savers(tmp_path):
         import kills
     finally:
         sys.path.pop(0)
-    report = kills.attempts(40, str(tmp_path / "x.npz"), seed=0)
+    report = kills.attempts(either(40, 20), str(tmp_path / "x.npz"), seed=0)
     assert report["lost"] == 0 and report["left"] == 0 and report["saves"] > 0

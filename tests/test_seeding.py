@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.suites import only
 from tests.test_interruption import Raises
 from tinyflux import seeding
 from tinyflux.data import DataLoader, shuffleobs
@@ -143,7 +144,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 
 @needs_fork
-@pytest.mark.parametrize("begin", ["seed_(1)", "generator()", ""])
+@pytest.mark.parametrize("begin", only(["seed_(1)"], ["seed_(1)", "generator()", ""]))
 def test_forked_processes_draw_different_numbers(begin):
     code = f"{begin}\nprint(child(), child(child), child(), repr(generator().random()))"
     first, second = forked(code), forked(code)

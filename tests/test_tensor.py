@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux as flux
+from tests.suites import examples
 from tinyflux import Tensor
 
-thorough = settings(max_examples=40, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(40), deadline=None, derandomize=True)
 
 
 def inside(f, x):

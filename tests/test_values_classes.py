@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux as flux
+from tests.suites import examples
 from tests.test_values_extremes import WIDE, both, check, long_sigmoid, long_softplus, slope
 from tinyflux import losses
 
-thorough = settings(max_examples=40, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(40), deadline=None, derandomize=True)
 sizes = st.sampled_from([1e-8, 1.0, 20.0, 37.0, 89.0, 100.0, 710.0, 1e4, 1e10, 1e30])
 shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5)
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.laws import declared, operands, samples_of
+from tests.suites import examples
 from tinyflux import losses
 
-thorough = settings(max_examples=30, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(30), deadline=None, derandomize=True)
 OTHERS = [
     2, 2.0, True, np.float32(2), np.float64(2), np.int64(2), np.uint8(2), np.array(2.0), np.ones(3),
     np.ones(3, int), np.ones(3, bool), np.ones(3, ">f4"), np.ones(3, ">f8"), np.ones(3, np.float16),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux as flux
+from tests.suites import examples
 
-thorough = settings(max_examples=30, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(30), deadline=None, derandomize=True)
 WIDE = {np.float32: np.float64, np.float64: np.longdouble}
 HAS_WIDER = np.finfo(np.longdouble).maxexp > 4 * np.finfo(np.float64).maxexp
 wider = pytest.mark.skipif(not HAS_WIDER, reason="longdouble is no wider than float64 here")

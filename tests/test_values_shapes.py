@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinyflux as flux
+from tests.suites import examples
 from tinyflux.ops.nn import dense
 
-thorough = settings(max_examples=40, deadline=None, derandomize=True)
+thorough = settings(max_examples=examples(40), deadline=None, derandomize=True)
 SHAPES = [(), (1,), (3,), (1, 3), (2, 1), (2, 3), (4, 1, 3), (0,), (0, 3), (1, 0), (2, 0, 1)]
 PAIRED = [
     np.add, np.subtract, np.multiply, np.divide, np.power, np.maximum, np.minimum, np.arctan2,
