@@ -51,34 +51,35 @@ def matcher(args, kwargs):
 def signature(args, kwargs):
     """(what a recording depends on, the arrays in the order of `mapped`)."""
     arrays, parts = [], []
-
-    def note(a):
-        kind = type(a)
-        if isinstance(a, (tuple, list)):
-            parts.append((kind, len(a)))
-            for part in a:
-                note(part)
-        elif isinstance(a, dict):
-            parts.append((kind, tuple(a)))
-            for part in a.values():
-                note(part)
-        elif is_data(a):
-            if not isinstance(a, np.generic):
-                a = as_operand(a, "compiled")  # refuses a masked array
-            arrays.append(a)
-            parts.append((np.shape(a), a.dtype))
-        else:
-            parts.append((kind, written(a)) if isinstance(a, PLAIN) else Same(a))
-
     for a in args:
         if type(a) is np.ndarray:
             arrays.append(a)
             parts.append((a.shape, a.dtype))
         else:
-            note(a)
+            note(a, arrays, parts)
     if kwargs:
-        note(kwargs)
+        note(kwargs, arrays, parts)
     return tuple(parts), arrays
+
+
+def note(a, arrays, parts):
+    """Append an argument to the parts of a signature, and what it has of arrays to these."""
+    kind = type(a)
+    if isinstance(a, (tuple, list)):
+        parts.append((kind, len(a)))
+        for part in a:
+            note(part, arrays, parts)
+    elif isinstance(a, dict):
+        parts.append((kind, tuple(a)))
+        for part in a.values():
+            note(part, arrays, parts)
+    elif is_data(a):
+        if not isinstance(a, np.generic):
+            a = as_operand(a, "compiled")  # refuses a masked array
+        arrays.append(a)
+        parts.append((np.shape(a), a.dtype))
+    else:
+        parts.append((kind, written(a)) if isinstance(a, PLAIN) else Same(a))
 
 
 def written(a):

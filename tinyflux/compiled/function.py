@@ -74,6 +74,9 @@ class Recording(Emitted):
         self.draws = [node.params["rng"] for node in program.nodes if is_draw(node)]
         self.moves = any(v is not None for v in program.results[1:])  # whether a gradient flows
         self.asked, self.matches = None, None
+        consts = [v.const for node in program.nodes for v in node.operands]
+        arrays = {id(a): a for a in consts if isinstance(a, np.ndarray) and a.flags.writeable}
+        self.reads = [*arrays.values()]  # arrays of others, other than the arguments
         self.trusts = False  # whether it was the unchecked source that ran last
 
     def fits(self, args, kwargs, wanted):
@@ -92,8 +95,13 @@ class Recording(Emitted):
         """What ran last."""
         return self.unchecked if self.trusts else self
 
+    def give_back(self, bound):
+        """Keep a copy for the next call, unless there are many."""
+        if len(self.idle) < KEPT:
+            self.idle.append(bound)
+
     def run(self, arguments):
-        """(output, the copy that computed it); append the copy to `idle` when it has been read."""
+        """(output, the copy that computed it), which is to be given back when it has been read."""
         try:
             bound = self.idle.pop()  # atomic: two threads never get the same copy
         except IndexError:
@@ -106,7 +114,7 @@ class Recording(Emitted):
         output, bound = self.run(arguments)
         if not self.source.halves:
             found = [None if g is None else g.copy() for g in bound[1]]
-            self.idle.append(bound)
+            self.give_back(bound)
             return output, lambda g: [None if d is None else d * g for d in found]
         (output, back), turns = output, Lock()
 
@@ -116,7 +124,7 @@ class Recording(Emitted):
                 return [None if d is None else d.copy() for d in bound[1]]
 
         # What lies between the two halves stays in this copy, until nobody can ask any more.
-        weakref.finalize(slopes, self.idle.append, bound).atexit = False
+        weakref.finalize(slopes, self.give_back, bound).atexit = False
         return output, slopes
 
     def generators(self):
@@ -154,7 +162,7 @@ class Compiled:
         if tape is None:
             entry, arguments = self.find(args, kwargs, None)
             output, bound = entry.run(arguments)
-            entry.idle.append(bound)
+            entry.give_back(bound)
             return output
         if tape.tracing:
             return self.f(*args, **kwargs)
@@ -164,7 +172,7 @@ class Compiled:
         """(value, gradients, give_back): the gradients are lent until `give_back()`."""
         entry, arguments = self.find(args, kwargs, wanted)
         value, bound = entry.run(arguments)
-        return value, bound[1], functools.partial(entry.idle.append, bound)
+        return value, bound[1], functools.partial(entry.give_back, bound)
 
     def withgradient(self, args):
         """(value, gradient) as from `withgradient(f, *args)`."""
@@ -179,20 +187,9 @@ class Compiled:
         return value, tuple(found) if ps is None else Grads(ps, found)
 
     def pullback(self, args):
-        """(value, back) as from `pullback(f, *args)`; for an array `back` is not compiled."""
-        ps = as_params(args)
-        try:
-            value, slopes = self.withgradient(args)
-        except NotScalarError:  # an array: one row of an ordinary tape
-            pull = Pullback(self, args)
-            return pull.value, pull
-
-        def back(seed):
-            if ps is None:
-                return tuple(None if g is None else g * seed for g in slopes)
-            return slopes.map(lambda g: np.asarray(g * seed, g.dtype))
-
-        return value, back
+        """(value, back) as from `pullback(f, *args)`: one row of an ordinary tape."""
+        pull = Pullback(self, args, careful=True)
+        return pull.value, pull
 
     def as_operation(self, tape, args, kwargs):
         """Inside an ordinary gradient it is one row, whose gradients the program computes."""
@@ -212,7 +209,7 @@ class Compiled:
         where = {t if isinstance(t, int) else id(t): k for k, t in enumerate(entry.wanted)}
         numbers = [where.get(i) for i in before] + [where[id(t)] for t in known]
         # Arrays of others as well: the way back reads them once more.
-        others = [a for a in leaves((args, kwargs)) if type(a) is np.ndarray]
+        others = [a for a in leaves((args, kwargs)) if type(a) is np.ndarray] + entry.reads
         operands = (*(args[i] for i in positions), *known, *others)
 
         def joint(g, y, now, live):

@@ -175,7 +175,8 @@ def times_one(program):
 def scale_once(program):
     """Multiply with one number instead of with two: (x * a) * b is x * (a b).
 
-    Only where one of them is a power of 2, so that no bit of the result changes.
+    Only where one of them is a power of 2, so that no bit of the result changes, unless a number
+    leaves the range of its type on the way.
     """
     uses = count_uses(program)
     for node in program.nodes:
@@ -184,7 +185,8 @@ def scale_once(program):
         if before is not None and uses[inner[0]] == 1 and before[0].dtype == node.output.dtype:
             a, b = float(before[1]), float(inner[1])
             product = node.output.dtype.type(a * b)
-            if 0.5 in (abs(math.frexp(a)[0]), abs(math.frexp(b)[0])) and math.isfinite(product):
+            normal = np.finfo(product.dtype).tiny <= abs(product) < np.inf
+            if 0.5 in (abs(math.frexp(a)[0]), abs(math.frexp(b)[0])) and normal:
                 node.operation = OPERATIONS[np.multiply]
                 node.operands = [before[0], number(product)]
 

@@ -71,10 +71,14 @@ class Lane:
         numbers = [self.numbers(k, leaf, 1) for k, leaf in enumerate(leaves)]
         self.constants = [np.array(values, group.dtype) for values in numbers]
         for stage in plan.stages[:-1]:
-            self.inputs.append(np.empty_like(self.x) if stage else self.inputs[-1])
+            # A clip works in place, but not on the gradient that others look at.
+            own = stage or len(self.inputs) == 1
+            self.inputs.append(np.empty_like(self.x) if own else self.inputs[-1])
         if not plan.stages[-1]:
             self.out = self.inputs[-1]
-        self.large = len(leaves) == 1 and self.home and group.size >= LARGE and not plan.careful
+        alone = len(leaves) == 1 and self.home and not plan.careful
+        # BLAS would work on a copy of what is not aligned.
+        self.large = alone and group.size >= LARGE and self.x.flags.aligned
         self.blocks = [self.block(where, leaves, plan) for where in blocks(group.size)]
         self.template = self.write(leaves, plan.careful)
         self.holes = [i for i, call in enumerate(self.template) if Hole in map(type, call)]
@@ -127,6 +131,8 @@ class Lane:
             for k, x, u, *rest in stages[stage]:
                 leaves[k].delta(x, g, u, *rest)
                 g = u
+            if stage == 0 and not stages[0] and len(self.inputs) > 1:
+                self.inputs[1][where] = g
 
     def write(self, leaves: tuple, careful: bool) -> list[tuple]:
         """The calls that change what is kept: moments and parameters."""

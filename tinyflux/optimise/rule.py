@@ -191,7 +191,7 @@ class UpdateRule(Declared):
         What comes back has `places` (where each gradient may be written straight away, or None) and
         is `valid()` until the parameters, their state or the optimiser change in kind.
         """
-        return self._stepper.prepare(self.leaves(), keys, arrays)
+        return self._stepper.prepare(self.leaves, keys, arrays)
 
     def state(self, key: Any) -> dict[str, Any]:
         """Return copies of what is kept for `key`; {} if it has never been updated.

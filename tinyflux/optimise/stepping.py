@@ -6,7 +6,7 @@ call into the groups of `groups.py`; parameters that stop coming together part a
 """
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from operator import is_
 from typing import Any
@@ -51,13 +51,17 @@ class Stepper:
         plan.check(gradients)
         self._quiet.run(plan.run, self, leaves, gradients)
 
-    def prepare(self, leaves: tuple, keys: Sequence, arrays: Sequence) -> "Prepared":
-        """A step over these parameters that is looked up once and run many times."""
+    def prepare(self, read: Callable[[], tuple], keys: Sequence, arrays: Sequence) -> "Prepared":
+        """A step over these parameters that is looked up once and run many times.
+
+        `read` tells the rules of the chain, which may change meanwhile.
+        """
+        leaves = read()
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or not all(map(is_, arrays, plan.arrays)):
             plan = self._plan(leaves, keys, ids, arrays)
-        return Prepared(self, leaves, ids, plan)
+        return Prepared(self, read, leaves, ids, plan)
 
     def _plan(self, leaves: tuple, keys: Sequence, ids: tuple, arrays: Sequence) -> Plan:
         """Sort the parameters into groups and prepare their step."""
@@ -246,8 +250,11 @@ class Prepared:
         Where to write the gradient of each parameter; None: in an array of your own.
     """
 
-    def __init__(self, stepper: Stepper, leaves: tuple, ids: tuple, plan: Plan) -> None:
-        self.stepper, self.leaves, self.ids, self.plan = stepper, leaves, ids, plan
+    def __init__(
+        self, stepper: Stepper, read: Callable, leaves: tuple, ids: tuple, plan: Plan
+    ) -> None:
+        self.stepper, self.read, self.leaves, self.ids = stepper, read, leaves, ids
+        self.plan = plan
         self.places = plan.places()
 
     def fits(self, arrays: Sequence[np.ndarray]) -> bool:
@@ -256,7 +263,7 @@ class Prepared:
 
     def valid(self) -> bool:
         """Whether nothing has changed since: the parameters, their groups, the chain."""
-        return self.stepper._plans.get(self.ids) is self.plan
+        return self.read() == self.leaves and self.stepper._plans.get(self.ids) is self.plan
 
     def run(self, gradients: Sequence[np.ndarray], gathered: bool = False) -> None:
         """Update the parameters once; `gathered`: the gradients stand in their `places`.
