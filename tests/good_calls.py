@@ -32,6 +32,7 @@ class World:
         self.x, self.y = np.linspace(0.1, 0.9, 20).reshape(5, 4), np.full((5, 2), 0.25)
         self.square = np.linspace(0.1, 0.9, 20).reshape(5, 4)
         self.v, self.labels = np.array([0.5, -1.5, 2.5]), np.array([0, 1, 1, 0, 1])
+        self.stat = flux.buffer(np.zeros(3))
         self.rows = np.linspace(0.1, 0.9, 10).reshape(5, 2)
         self.ps, self.W = flux.params(self.m), flux.Tensor(np.ones(3))
         self.opt = flux.ADAM(0.01)
@@ -164,7 +165,8 @@ CALLS = {
     "BatchNorm": lambda s, n=4, activation=flux.tanh, affine=True, eps=1e-5, momentum=0.1:
         flux.BatchNorm(n, activation, affine=affine, eps=eps, momentum=momentum),
     "BatchNorm call": lambda s, x=own("x"): flux.trainmode_(flux.BatchNorm(4))(x),
-    "moving_average_": lambda s, running=own("v"), value=np.ones(3), momentum=0.1:
+    "buffer": lambda s, data=own("v"): flux.buffer(data),
+    "moving_average_": lambda s, running=own("stat"), value=np.ones(3), momentum=0.1:
         flux.moving_average_(running, value, momentum),
     "testmode_": lambda s, model=own("m"), mode=True: flux.testmode_(model, mode),
     "trainmode_": lambda s, model=own("m"), mode=True: flux.trainmode_(model, mode),

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -175,6 +176,67 @@ def test_what_is_written_to_before_the_way_back_is_noticed():
 
         with pytest.raises(MutationError, match="written to after"):
             flux.gradient(lambda: loss(W[0, 0]), flux.Params([W]))
+
+
+@pytest.mark.parametrize("n", [10, 200_000])
+def test_arrays_of_others_that_are_changed_between_the_halves_are_noticed(n):
+    weights = np.linspace(0.0, 1.0, n)
+    hot = compiled(lambda x: np.tanh(x) * x * weights)
+
+    def loss(x):
+        y = hot(x)
+        weights[:] = 7.0
+        return np.sum(y)
+
+    with pytest.raises(MutationError):
+        flux.gradient(loss, np.ones(n))
+    value, back = flux.pullback(hot, np.ones(n))
+    weights[:] = 8.0
+    if n == 10:  # a larger one is watched only while `gradient` runs
+        with pytest.raises(MutationError):
+            back(value)
+
+
+def test_a_pullback_records_once_and_copies_are_let_go():
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return np.tanh(x)
+
+    hot = compiled(f)
+    for _ in range(5):
+        flux.pullback(hot, X)
+        flux.pullback(compiled_sum, X)
+    assert len(calls) == 1
+    backs = [flux.pullback(hot, X)[1] for _ in range(100)]
+    del backs
+    gc.collect()
+    assert len(hot.latest.idle) <= 16
+
+
+compiled_sum = compiled(lambda x: np.sum(x))
+
+
+@pytest.mark.parametrize("form", [lambda a: (a,), lambda a: {"x": a}, lambda a: ((a, a),)])
+def test_a_batch_is_let_go_with_the_step(form):
+    W = flux.Tensor(np.ones(4))
+    hot, kept = compiled(lambda x: np.sum((x[0] if isinstance(x, tuple) else x) * W)), []
+
+    def data():
+        for _ in range(5):
+            a = np.ones((5, 4))
+            kept.append(weakref.ref(a))
+            yield form(a)
+            del a
+
+    gc.collect()
+    gc.disable()
+    try:
+        flux.train_(hot, flux.Params([W]), data(), flux.SGD(0.1))
+        assert not any(ref() is not None for ref in kept[:4])
+    finally:
+        gc.enable()
 
 
 def test_threads_may_share_one_pullback():

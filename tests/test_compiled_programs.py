@@ -219,3 +219,23 @@ def test_two_parameters_with_one_gradient_are_both_updated():
     agree(a.data, 1 - 2 * np.arange(3.0))
     agree(b.data, -2 * np.arange(3.0))
     assert not np.shares_memory(*flux.gradient(compiled(lambda: np.sum(a + b)), ps).values())
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * np.float32(2.0**-100) * np.float32(2.0**-100),
+        lambda x: x / np.float32(2.0**100) / np.float32(2.0**100),
+        lambda x: x / np.float32(2) * np.float32(1e-45),
+        lambda x: x * np.float32(2.0**-100) * np.float32(3e-10),
+        lambda x: x * np.float32(4) * np.float32(1e38),
+        lambda x: x / np.float32(4) / np.float32(3),
+        lambda x: x * np.float32(1) / np.float32(1),
+        lambda x: np.float32(2) / x / np.float32(2),
+        lambda x: -(x / np.float32(-0.5)) * np.float32(-2),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_factors_at_the_ends_of_the_range(f):
+    x = np.float32([1e30, 1.5, -0.0, 1e-30, np.inf, -np.inf, np.nan, 0.1, 3e-38])
+    agree(compiled(f)(x), f(x))

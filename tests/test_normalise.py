@@ -22,7 +22,7 @@ def double(layer):
     """The layer in double precision, with parameters and statistics of its own."""
     rng = np.random.default_rng(1)
     n = len(layer.mean)
-    layer.mean, layer.var = rng.standard_normal(n), rng.random(n) + 0.5
+    layer.mean.data, layer.var.data = rng.standard_normal(n), rng.random(n) + 0.5
     for t in flux.params(layer):
         t.data = rng.standard_normal(n)
     return layer
@@ -41,17 +41,17 @@ def network(seed=0):
 def test_closed_form(shape, n, affine, momentum, seed):
     layer = double(flux.BatchNorm(n, affine=affine, momentum=momentum, eps=0.01))
     x = np.random.default_rng(seed).standard_normal((*shape, n))
-    mean, var = layer.mean.copy(), layer.var.copy()
+    mean, var = layer.mean.data.copy(), layer.var.data.copy()
     scale, shift = (layer.scale.data, layer.shift.data) if affine else (1.0, 0.0)
     in_use = scale * (x - mean) / np.sqrt(var + 0.01) + shift
     np.testing.assert_allclose(layer(x), in_use, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(layer.mean, mean)
+    np.testing.assert_array_equal(layer.mean.data, mean)
     rows = x.reshape(-1, n)
     wanted = scale * (x - rows.mean(0)) / np.sqrt(rows.var(0) + 0.01) + shift
     np.testing.assert_allclose(flux.trainmode_(layer)(x), wanted, rtol=1e-11, atol=1e-11)
     follow = lambda old, new: (1 - momentum) * old + momentum * new
-    np.testing.assert_allclose(layer.mean, follow(mean, rows.mean(0)), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(layer.var, follow(var, rows.var(0, ddof=1)), rtol=1e-12)
+    np.testing.assert_allclose(layer.mean.data, follow(mean, rows.mean(0)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(layer.var.data, follow(var, rows.var(0, ddof=1)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -76,9 +76,9 @@ def test_it_trains_while_a_gradient_is_taken():
     layer = flux.BatchNorm(4)
     x = X.astype("f4")
     layer(x)
-    assert not layer.mean.any()
+    assert not layer.mean.data.any()
     flux.gradient(lambda: np.sum(layer(x)), flux.params(layer))
-    np.testing.assert_allclose(layer.mean, 0.1 * x.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(layer.mean.data, 0.1 * x.mean(0), rtol=1e-6)
 
 
 def test_the_statistics_are_no_parameters_but_are_saved(tmp_path):
@@ -108,7 +108,8 @@ def test_compiled_it_is_the_same(dtype):
         loss = wrap(lambda x, y, model=model: losses.mse(model(x), y))
         data = [((X + k).astype(dtype), X[:, :2].astype(dtype)) for k in range(20)]
         history = flux.train_(loss, flux.params(model), data, flux.ADAM(0.01))
-        found.append([np.array(history.losses), model[1].mean, model[1].var, model(data[0][0])])
+        mean, var = model[1].mean.data, model[1].var.data
+        found.append([np.array(history.losses), mean, var, model(data[0][0])])
     agree_all(*found, 1e-4 if dtype == "f4" else 1e-9)
     assert len(loss.recordings) == 1, "what changes in every call is no reason to record again"
     assert loss.source.count("moving_average(") == 2
@@ -125,15 +126,15 @@ def test_a_compiled_prediction_reads_the_statistics_of_the_day():
 
 def test_inside_a_gradient_and_for_second_derivatives_it_counts_once():
     layer = double(flux.trainmode_(flux.BatchNorm(4)))
-    start = layer.mean.copy()
+    start = layer.mean.data.copy()
     wanted = 0.9 * start + 0.1 * X.mean(0)
     hot = flux.compiled(lambda x: np.sum(layer(x) ** 3))
     first = lambda f: lambda x: np.sum(flux.gradient(lambda z: f(z), x)[0] ** 2)
     found = []
     for f in (lambda x: np.sum(layer(x) ** 3), hot):
-        layer.mean[...] = start
+        layer.mean.data[...] = start
         found.append(flux.gradient(first(f), X)[0])
-        np.testing.assert_allclose(layer.mean, wanted, rtol=1e-12)
+        np.testing.assert_allclose(layer.mean.data, wanted, rtol=1e-12)
     agree_all(*[[g] for g in found], 1e-9)
 
 
@@ -142,7 +143,7 @@ def test_a_saved_step_keeps_its_statistics(tmp_path):
     loss, opt = flux.compiled(lambda x, y: losses.mse(model(x), y)), flux.ADAM(0.01)
     flux.train_(loss, flux.params(model), [(x, y)] * 3, opt)
     loss.save(tmp_path / "step.py", opt)
-    mean = model[1].mean.copy()
+    mean = model[1].mean.data.copy()
 
     def loaded():
         spec = importlib.util.spec_from_file_location("step", tmp_path / "step.py")
@@ -156,17 +157,51 @@ def test_a_saved_step_keeps_its_statistics(tmp_path):
     np.testing.assert_allclose(found, history.losses, rtol=1e-6)
     module.save()
     again = loaded()
-    np.testing.assert_array_equal(again.given["model_layers_1_mean"], model[1].mean)
-    assert not np.array_equal(mean, model[1].mean)
+    np.testing.assert_array_equal(again.given["model_layers_1_mean"], model[1].mean.data)
+    assert not np.array_equal(mean, model[1].mean.data)
 
 
 def test_a_value_that_is_not_finite_spoils_nothing():
     model, x = network(), X.astype("f4")
-    before = model[1].mean.copy()
+    before = model[1].mean.data.copy()
     for loss in (lambda x: np.sum(model(x)), flux.compiled(lambda x: np.sum(model(x)))):
         with pytest.raises(flux.NonFiniteLossError):
             flux.train_(loss, flux.params(model), [(x * np.float32("nan"),)], flux.SGD(0.1))
-        np.testing.assert_array_equal(model[1].mean, before)
+        np.testing.assert_array_equal(model[1].mean.data, before)
+
+
+def test_an_outcome_that_is_not_finite_is_not_kept():
+    t = flux.buffer(np.float32([3.0, 1.0]))
+    for value in (np.array([1e300, 2.0]), np.array([np.nan, 2.0]), np.array([2.0, np.inf])):
+        flux.moving_average_(t, value)
+        assert t.data.tolist() == [3.0, 1.0]
+    flux.moving_average_(t, np.float32([-3e38, 3e38]))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, t, w: (np.sum((w * t) ** 2), flux.moving_average_(t, np.mean(x, axis=0)))[0],
+        lambda x, t, w: (flux.moving_average_(t, np.mean(x, axis=0)), np.sum(x * w / t))[1],
+        lambda x, t, w: (flux.moving_average_(t, t * 0.5), np.sum(x * w))[1],
+    ],
+)
+def test_a_buffer_that_is_read_and_written_is_refused(f):
+    t, w = flux.buffer(np.ones(4)), flux.Tensor(np.ones(4))
+    flux.gradient(lambda: f(X, t, w), flux.Params([w]))  # eager can do it
+    with pytest.raises(CannotCompileError, match="reads a buffer"):
+        flux.compiled(lambda x: f(x, t, w))(X)
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+def test_a_compiled_prediction_follows_statistics_of_any_size(n):
+    m = flux.Chain(flux.BatchNorm(n))
+    x = np.random.default_rng(0).standard_normal((4, n)).astype("f4") * 3 + 1
+    hot = flux.compiled(m)
+    hot(x)
+    flux.train_(lambda x: np.mean(m(x) ** 2 * 3 - m(x)), flux.params(m), [(x,)] * 5, flux.SGD(0.1))
+    agree(hot(x), m(x), 1e-6)
+    assert len(hot.recordings) == 1
 
 
 def test_a_value_that_is_kept_in_an_attribute_is_refused():
@@ -180,8 +215,8 @@ def test_a_value_that_is_kept_in_an_attribute_is_refused():
         flux.compiled(notes)(X)
 
 
-READ_ONLY = np.zeros(4)
-READ_ONLY.flags.writeable = False
+READ_ONLY = flux.buffer(np.zeros(4))
+READ_ONLY.data.flags.writeable = False
 
 
 @pytest.mark.parametrize(
@@ -195,11 +230,12 @@ READ_ONLY.flags.writeable = False
         (lambda: flux.BatchNorm(4)(X[0]), flux.ShapeError, "wanted"),
         (lambda: flux.trainmode_(flux.BatchNorm(4))(X[:1]), flux.ShapeError, "no variance"),
         (lambda: flux.BatchNorm(4)(X * 1j), TypeError, "complex"),
-        (lambda: flux.moving_average_([0.0], 1.0), TypeError, "array of floats"),
-        (lambda: flux.moving_average_(np.zeros(4, int), X[0]), TypeError, "array of floats"),
-        (lambda: flux.moving_average_(np.zeros(4), X), ValueError, "shape"),
-        (lambda: flux.moving_average_(np.zeros(4), X[0] * 1j), TypeError, "numbers"),
-        (lambda: flux.moving_average_(np.zeros(4), X[0], 2), ValueError, "momentum"),
+        (lambda: flux.moving_average_(np.zeros(4), X[0]), TypeError, "buffer"),
+        (lambda: flux.moving_average_(flux.Tensor(np.zeros(4)), X[0]), TypeError, "buffer"),
+        (lambda: flux.moving_average_(flux.buffer(X[0]), X), ValueError, "shape"),
+        (lambda: flux.moving_average_(flux.buffer(X[0]), X[0] * 1j), TypeError, "numbers"),
+        (lambda: flux.moving_average_(flux.buffer(X[0]), X[0], 2), ValueError, "momentum"),
+        (lambda: flux.buffer(np.zeros(3, int)), TypeError, "buffer"),
         (lambda: flux.moving_average_(READ_ONLY, X[0]), ValueError, "read-only"),
     ],
 )

@@ -366,6 +366,24 @@ def test_vectors_are_added_in_pieces_for_one_thread():
     assert sum(counts) == 150_000 and max(counts) <= 10_000
 
 
+def misaligned(a):
+    """A copy of an array that begins at an odd address."""
+    raw = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    raw[...] = a
+    return raw
+
+
+@named
+def test_large_parameters_at_odd_addresses(rule, monkeypatch):
+    monkeypatch.setattr(plan, "LARGE", 20)
+    start = np.linspace(-1, 1, 30)
+    odd = misaligned(start)
+    assert not odd.flags.aligned
+    (moved,), (wanted,) = run(rule(), [odd]), run(rule(), [start.copy()])
+    np.testing.assert_allclose(moved, wanted, rtol=1e-12, atol=1e-13)
+    assert moved is odd
+
+
 LAYOUTS = {
     "fortran": lambda a: np.asfortranarray(a),
     "strided": lambda a: np.repeat(a, 2, axis=1)[:, ::2],

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+import tinyflux as flux
 from tinyflux.optimise import (
     ADAM,
     SGD,
@@ -278,3 +279,28 @@ def test_large_parameters_take_the_same_steps(dtype):
     together = np.concatenate([p.data for p in parts])
     assert not np.array_equal(large.data, start)
     np.testing.assert_allclose(large.data, together, rtol=0, atol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_clip_leaves_the_gradients_of_callbacks_alone(wrap):
+    W, seen = flux.Tensor(np.ones(3)), []
+    opt = Optimiser(ClipNorm(1.0), SGD(0.1))
+    loss = wrap(lambda x: np.sum(W * x) * 100)
+    flux.train_(
+        loss, flux.Params([W]), [np.ones(3)] * 2, opt, cb=lambda s: seen.append(s.gradients[W])
+    )
+    np.testing.assert_array_equal(seen, np.full((2, 3), 100.0))
+    np.testing.assert_allclose(W.data, 1 - 0.2 / np.sqrt(3))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_chain_that_a_callback_changes_is_followed_at_once(wrap):
+    W, opt = flux.Tensor(np.ones(1)), Optimiser(SGD(1.0))
+    inner = Optimiser(opt)
+
+    def cb(state):
+        if state.step == 2:
+            opt.append(ClipValue(0.01))
+
+    flux.train_(wrap(lambda x: np.sum(W * x)), flux.Params([W]), [np.ones(1)] * 6, inner, cb=cb)
+    np.testing.assert_allclose(W.data, 1 - 2 - 4 * 0.01)

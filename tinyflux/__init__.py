@@ -19,7 +19,7 @@ from .params import Params, params, freeze_, thaw_
 from .grads import Grads
 
 from .layers import Chain, Dense, Dropout, BatchNorm, summary, testmode_, trainmode_
-from .ops.state import moving_average_
+from .ops.state import buffer, moving_average_
 from .activations import (
     identity, sigmoid, σ, tanh, relu, leakyrelu, elu, gelu, selu, swish, softplus, mish,
     hardsigmoid, hardtanh, relu6, logsigmoid, softmax, logsoftmax, logsumexp,

@@ -226,4 +226,5 @@ def thaw_(*models):
 
 def _set_trainable(models, flag):
     for _, t in named_tensors(*models):
-        t.trainable = flag
+        if getattr(t, "trainable", True) is not None:  # a buffer stays one
+            t.trainable = flag

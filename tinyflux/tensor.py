@@ -37,8 +37,8 @@ class Tensor:
     ----------
     data : numpy.ndarray
         The values themselves. Outside a gradient they may be read and written freely.
-    trainable : bool
-        False takes the Tensor out of `params(model)`; see `freeze_`.
+    trainable : bool or None
+        False takes the Tensor out of `params(model)`, see `freeze_`; None for good, see `buffer`.
 
     Raises
     ------

@@ -65,6 +65,7 @@ class Recording(Emitted):
         program.name_slopes(tape.slopes)
         program.results = [program.value(output)]
         program.results += [None if g is None else program.value(g) for g in gradients]
+        program.forget()
         run_passes(program)
         if gradients and program.results[0].node is not None:
             program.results[0].name = "loss" if seed is None else "output"
@@ -284,6 +285,7 @@ class Compiled:
             tape, self.run_once, inner, inner_kw, wanted, tape, witness
         )
         refuse_draws(states, witness)
+        tape.refuse_read_and_written()
         inside = closure(self.f)
         refuse_kept(inside, tape, self.__name__)
         check, outside = watch(things, witness, tape)

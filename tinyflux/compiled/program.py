@@ -98,6 +98,10 @@ class Program:
         self.kept.append(t)
         return value
 
+    def forget(self):
+        """Let go of the Tensors that were recorded, and so of their arrays: all are Values now."""
+        self.values, self.kept = {}, []
+
     def name_slopes(self, slopes):
         """Call the gradient of h1 d_h1."""
         for g, output in slopes:

@@ -140,10 +140,21 @@ class TracingTape(Tape):
         self.rows.append((operation, (), [], params, output, []))
         return output
 
-    def note(self, operation, value, array, params):
+    def note(self, operation, operands, arrays, params):
         """Record something that is done with a value, and from which none follows."""
-        live = [value] if type(value) is Tensor else [array]
-        self.rows.append((operation, live, [array], params, recorded(array, self.mark), []))
+        self.rows.append((operation, operands, list(arrays), params, recorded(arrays[1], None), []))
+
+    def refuse_read_and_written(self):
+        """Refuse to read a buffer that is written to: which of its values would be seen?"""
+        written = {id(row[1][0]) for row in self.rows if hasattr(row[0], "writes")}
+        for k, (operation, operands, _, params, *_) in enumerate(self.rows if written else ()):
+            given = operands[1:] if hasattr(operation, "writes") else operands
+            if any(id(t) in written for t in leaves((given, params))):
+                raise CannotCompileError(
+                    f"{self.rows.lines[k] or 'the function'}: {operation.name} reads a buffer that "
+                    "moving_average_ writes to in the same compiled function, where it would be "
+                    "left open which of its values is meant. Do one of them outside of it."
+                )
 
     def detached(self, t):
         """Record that the gradient ends here."""

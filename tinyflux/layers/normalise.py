@@ -5,7 +5,7 @@ import numpy as np
 from ..activations import identity
 from ..checks import LARGEST, as_callable, as_flag, as_operand, as_real, is_whole, shown
 from ..errors import ShapeError
-from ..ops.state import moving_average_
+from ..ops.state import buffer, moving_average_
 from ..tensor import Tensor
 from .modes import training
 from .printing import constructor
@@ -31,8 +31,8 @@ class BatchNorm:
     Attributes
     ----------
     scale, shift : Tensor, shape (n,), first 1 and 0; or None
-    mean, var : numpy.ndarray, shape (n,), first 0 and 1
-        The running statistics: no parameters, but saved with the model.
+    mean, var : Tensor, shape (n,), first 0 and 1
+        The running statistics: no parameters but buffers, saved with the model.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class BatchNorm:
     array([[-1.,  0.],
            [ 1.,  0.]], dtype=float32)
     >>> layer.mean
-    array([0.2, 0. ], dtype=float32)
+    Tensor([0.2, 0. ], dtype=float32)
     """
 
     def __init__(self, n, activation=identity, *, affine=True, eps=1e-5, momentum=0.1):
@@ -68,7 +68,8 @@ class BatchNorm:
             raise ValueError(f"BatchNorm: momentum is in [0, 1], got {shown(momentum)}")
         self.scale = Tensor(np.ones(int(n), np.float32)) if affine else None
         self.shift = Tensor(np.zeros(int(n), np.float32)) if affine else None
-        self.mean, self.var = np.zeros(int(n), np.float32), np.ones(int(n), np.float32)
+        self.mean = buffer(np.zeros(int(n), np.float32))
+        self.var = buffer(np.ones(int(n), np.float32))
         self.mode = None
 
     def __call__(self, x):

@@ -35,7 +35,7 @@ def summary(model):
     """
     lines = list(outline(model, 0, ""))
     width = max(len(line) for line, _ in lines)
-    tensors = [t for _, t in named_tensors(model)]
+    tensors = parameters(model)
     size = sum(t.data.nbytes for t in tensors)
     frozen = sum(t.size for t in tensors if not getattr(t, "trainable", True))
     total = f"{len(tensors)} arrays, {size / 1024:.1f} KiB"
@@ -50,10 +50,15 @@ def summary(model):
     return "\n".join(shown)
 
 
+def parameters(model):
+    """The Tensors of a model, frozen ones too; buffers are none of them."""
+    return [t for _, t in named_tensors(model) if getattr(t, "trainable", True) is not None]
+
+
 def outline(layer, depth, name):
     """Lines (text, number of parameters); a container shows what is in it."""
     pad, end = "  " * depth, "," if depth else ""
-    n = sum(t.size for _, t in named_tensors(layer))
+    n = sum(t.size for t in parameters(layer))
     inside = getattr(layer, "layers", None)
     if not isinstance(inside, (tuple, list)):
         yield f"{pad}{name}{text(layer)}{end}", n
