@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tinyflux as flux
 from tests.compiling import agree, agree_all
 from tests.suites import examples
 from tinyflux import losses
-from tinyflux.errors import CannotCompileError
+from tinyflux.errors import CannotCompileError, RecordingError
 
 X = np.random.default_rng(0).standard_normal((6, 4)) * 3 + 1
 
@@ -213,6 +214,25 @@ def test_a_value_that_is_kept_in_an_attribute_is_refused():
     notes = Notes()
     with pytest.raises(CannotCompileError, match=r"kept in last.*moving_average_"):
         flux.compiled(notes)(X)
+
+
+def test_a_value_of_another_thread_is_refused():
+    t, errors = flux.buffer(np.zeros(4)), []
+
+    def loss(x):
+        def work(value=x * 2):
+            try:
+                flux.moving_average_(t, value)
+            except RecordingError as error:
+                errors.append(str(error))
+
+        other = threading.Thread(target=work)
+        other.start()
+        other.join()
+        return np.sum(x)
+
+    flux.gradient(loss, X[0])
+    assert len(errors) == 1 and "another thread" in errors[0] and not t.data.any()
 
 
 READ_ONLY = flux.buffer(np.zeros(4))

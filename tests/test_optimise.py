@@ -5,6 +5,8 @@ import gc
 import inspect
 import pickle
 import weakref
+from functools import partial
+from operator import setitem
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from tinyflux.optimise import (
     plan,
 )
 from tinyflux.optimise.rule import UpdateRule
-from tinyflux.optimise.writing import straight
+from tinyflux.optimise.writing import in_one_pass, straight
 
 
 class Key:
@@ -354,6 +356,23 @@ def test_large_parameters_take_fewer_passes(monkeypatch):
         prepared = rule.prepare([key], [key.data])
         names = [call[0].__name__ for call in prepared.plan.lanes[0].template]
         assert len([name for name in names if name != "negative"]) == passes
+
+
+def test_two_calls_become_one_only_where_nobody_reads_what_is_left_out():
+    x, y, u, c = np.ones(3), np.ones(3), np.empty(3), np.array(0.5)
+    product, total = (np.multiply, x, c, u), (np.add, y, u, y)
+    names = lambda calls, work=(u,): [call[0] for call in in_one_pass(calls, [*work])]
+    (fused,) = names([product, total])
+    assert "daxpy" in fused.__name__
+    for later in [(np.sqrt, u, y), (partial(np.maximum, out=y), x, u), (setitem, y, ..., u)]:
+        assert names([product, total, later]) == [np.multiply, np.add, later[0]]
+    for later in [(np.sqrt, x, u), (partial(np.maximum, out=u), x, x), (setitem, u, ..., x)]:
+        assert names([product, total, later]) == [fused, later[0]]
+    assert names([product, total], work=()) == [np.multiply, np.add]  # not a work array
+    assert names([(np.multiply, x, y, u), total]) == [np.multiply, np.add]  # no number
+    assert names([product, (np.add, u, y, y)]) == [np.multiply, np.add]
+    short = np.ones(3, "f2")
+    assert len(names([(np.multiply, short, c, u), (np.add, short, u, short)])) == 2
 
 
 def test_vectors_are_added_in_pieces_for_one_thread():
