@@ -202,7 +202,6 @@ class Run:
         """One pass, recording every step."""
         before = self.step
         self.history.begin_epoch()
-        losses = self.history.losses
         for d in data:
             self.step += 1
             try:
@@ -210,7 +209,6 @@ class Run:
             except SkipDatum:
                 continue
             self.update(found, value)
-            losses.append(value)
             if advance is not None:
                 advance(value)
             if self.callbacks:
@@ -219,18 +217,19 @@ class Run:
             raise ValueError(no_data(data, epoch))
 
     def update(self, found, value):
-        """Change the parameters by their gradients."""
+        """Change the parameters by their gradients, and note the loss in the history."""
         if set(map(type, found)) != ARRAYS_ONLY:
             if not all(g is None or np.isfinite(g).all() for g in found):
                 raise self.not_finite(value, found)
             if not apply_(self.opt, self.tensors, found):
                 raise self.no_gradient()
+            self.history.losses.append(value)
             return
         arrays = list(map(the_data, self.tensors))
         if self.prepared is None or not self.prepared.fits(arrays):
             self.prepared = self.opt.prepare(self.tensors, arrays)
         try:
-            self.prepared.run(found)
+            self.prepared.run(found, then=[(self.history.losses.append, value)])
         except FloatingPointError:
             raise self.not_finite(value, found) from None
 
@@ -238,7 +237,7 @@ class Run:
         """One pass with a compiled loss, whose gradients are written where the update reads."""
         before = self.step
         self.history.begin_epoch()
-        find, losses = self.loss.find, self.history.losses
+        find, note = self.loss.find, self.history.losses.append
         for d in data:
             self.step += 1
             args, kwargs = called_with(d)
@@ -253,10 +252,9 @@ class Run:
                 trainer = self.trainers[id(recording)] = self.bound(recording)
             value = self.finite(trainer.loss(arguments))
             try:
-                trainer.update(arguments)
+                trainer.update(arguments, [(note, value)])
             except FloatingPointError:
                 raise self.not_finite(value, trainer.gradients) from None
-            losses.append(value)
             if advance is not None:
                 advance(value)
             if self.callbacks:

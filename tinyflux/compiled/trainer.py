@@ -26,10 +26,10 @@ class Trainer:
         """The loss; the gradients stand in their places then."""
         return self.emitted.guarded(self.compute, arguments)
 
-    def update(self, arguments):
-        """Change the parameters by the gradients of this loss."""
+    def update(self, arguments, then):
+        """Change the parameters by the gradients of this loss, and make the calls `then`."""
         try:
-            self.prepared.run(self.found, gathered=True)
+            self.prepared.run(self.found, True, then)
         except FloatingPointError:
             if self.emitted is self.recording:
                 raise
@@ -37,4 +37,4 @@ class Trainer:
             self.emitted, self.recording.trusts = self.recording, False
             self.compute, _ = self.recording.bind(self.gradients)
             self.loss(arguments)
-            self.prepared.run(self.found, gathered=True)
+            self.prepared.run(self.found, True, then)

@@ -241,8 +241,9 @@ class Plan:
         gradients: Sequence[Any],
         gathered: bool = False,
         checked: bool = False,
+        then: Sequence[tuple] = (),
     ) -> None:
-        """Update all parameters once.
+        """Update all parameters once, and make the calls of `then`: all of this or nothing.
 
         `gathered` says that the gradients have been written to their `places`, and that they are
         the same arrays in every step; `checked`, that gradients that are not finite are refused.
@@ -269,7 +270,7 @@ class Plan:
             group = lane.group
             calls.append((vars(group).update, {"t": group.t + 1, "scales": lane.scales}))
         calls.append((setattr, stepper, "calls", n))
-        at_once(calls)
+        at_once([*calls, *then])
         for lane in self.lanes:
             if not lane.group.t % FLUSH:
                 lane.group.settle(leaves)

@@ -265,13 +265,17 @@ class Prepared:
         """Whether nothing has changed since: the parameters, their groups, the chain."""
         return self.read() == self.leaves and self.stepper._plans.get(self.ids) is self.plan
 
-    def run(self, gradients: Sequence[np.ndarray], gathered: bool = False) -> None:
+    def run(
+        self, gradients: Sequence[np.ndarray], gathered: bool = False, then: Sequence[tuple] = ()
+    ) -> None:
         """Update the parameters once; `gathered`: the gradients stand in their `places`.
 
-        Raises FloatingPointError for gradients that are not finite; nothing has changed then.
+        The calls `then` belong to the step: they are made if it is made. Raises FloatingPointError
+        for gradients that are not finite; nothing has changed then.
         """
         stepper = self.stepper
-        stepper._quiet.run(self.plan.run, stepper, self.leaves, gradients, gathered, True)
+        given = (stepper, self.leaves, gradients, gathered, True, then)
+        stepper._quiet.run(self.plan.run, *given)
 
 
 def _prefixes(leaves: tuple) -> list[str]:
