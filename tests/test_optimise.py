@@ -265,6 +265,37 @@ def test_decays_of_any_size(rule, clipped):
         np.testing.assert_allclose(key.data, oracle.x, rtol=1e-12, atol=1e-12)
 
 
+class Mean(UpdateRule):
+    """A rule as a user writes it: x -= lr * m, m = 0.7 * m + g, with a moment that fades."""
+
+    lr: opts.fields.Rate = 0.1
+    moments = ("m",)
+
+    def fade(self, m):
+        return (0.7 * m,)
+
+    def constants(self, t, n, m):
+        return 1 / m, self.lr * m
+
+    def delta(self, x, g, u, m, new, rate):
+        m += g * new
+        np.multiply(m, rate, out=u)
+
+
+@pytest.mark.parametrize("make", [Mean, lambda: Optimiser(opts.ClipNorm(1e9), Mean()),
+                                  lambda: Optimiser(Mean(), SGD(1.0), opts.ClipValue(1e9))])  # fmt: skip
+def test_a_rule_of_ones_own_may_fade(make):
+    rng = np.random.default_rng(0)
+    opt, key, m = make(), Key(rng.standard_normal(6)), 0.0
+    x = key.data.astype(np.longdouble)
+    for _ in range(200):
+        g = rng.standard_normal(6)
+        stepped(opt, [key], [g])
+        m = 0.7 * m + g
+        x = x - 0.1 * m
+    np.testing.assert_allclose(key.data, x, rtol=1e-12, atol=1e-12)
+
+
 @named
 def test_a_scale_that_is_loaded_counts(rule):
     """Half the arrays at twice the scale are the same state."""
