@@ -282,8 +282,14 @@ class Mean(UpdateRule):
         np.multiply(m, rate, out=u)
 
 
-@pytest.mark.parametrize("make", [Mean, lambda: Optimiser(opts.ClipNorm(1e9), Mean()),
-                                  lambda: Optimiser(Mean(), SGD(1.0), opts.ClipValue(1e9))])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        Mean,
+        lambda: Optimiser(opts.ClipNorm(1e9), Mean()),
+        lambda: Optimiser(Mean(), SGD(1.0), opts.ClipValue(1e9)),
+    ],
+)
 def test_a_rule_of_ones_own_may_fade(make):
     rng = np.random.default_rng(0)
     opt, key, m = make(), Key(rng.standard_normal(6)), 0.0
