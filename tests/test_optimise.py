@@ -265,6 +265,25 @@ def test_decays_of_any_size(rule, clipped):
         np.testing.assert_allclose(key.data, oracle.x, rtol=1e-12, atol=1e-12)
 
 
+ADAMS = {"lr": 0.001, "beta": (0.9, 0.999), "eps": 1e-8}
+DEFAULTS = {  # of Flux 0.12
+    SGD: {"lr": 0.1},
+    Momentum: {"lr": 0.01, "rho": 0.9},
+    opts.Nesterov: {"lr": 0.001, "rho": 0.9},
+    RMSProp: {"lr": 0.001, "rho": 0.9, "eps": 1e-8},
+    opts.ADAGrad: {"lr": 0.1, "eps": 1e-8},
+    opts.ADADelta: {"rho": 0.9, "eps": 1e-8},
+    opts.ADAMW: {**ADAMS, "decay": 0.0},
+    opts.OADAM: {**ADAMS, "beta": (0.5, 0.9)},
+}
+
+
+@named
+def test_defaults(rule):
+    opt = rule()
+    assert {name: getattr(opt, name) for name in opt.fields} == DEFAULTS.get(rule, ADAMS)
+
+
 class Mean(UpdateRule):
     """A rule as a user writes it: x -= lr * m, m = 0.7 * m + g, with a moment that fades."""
 
