@@ -196,7 +196,8 @@ class stop_early:
     delay : int
         At least 1.
     ps : iterable
-        The parameters, as `params(model)` gives them.
+        The parameters, as `params(model)` gives them; with the buffers, if the model has any:
+        `[*params(m), m[1].mean, m[1].var]`.
     restore : bool
         True puts back the parameters of the best call at the end, in place: when this callback
         stops the training as well as when the training ends by itself.
