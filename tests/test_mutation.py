@@ -219,3 +219,13 @@ def test_arrays_of_others_stay_writeable():
     assert b.flags.writeable
     back(1.0)
     assert b.flags.writeable
+
+
+@pytest.mark.parametrize("n", [3, 100_000])
+def test_a_pullback_keeps_arrays_of_any_size(n):
+    """Other code runs before the way back, so a copy is taken, and nothing raises."""
+    b = np.arange(float(n))
+    _, back = flux.pullback(lambda x: np.sum(x * b), np.ones(n))
+    wanted = b.copy()
+    b[n // 2] = -1.0
+    np.testing.assert_array_equal(back(1.0)[0], wanted)
