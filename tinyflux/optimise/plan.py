@@ -270,7 +270,8 @@ class Plan:
             group = lane.group
             calls.append((vars(group).update, {"t": group.t + 1, "scales": lane.scales}))
         calls.append((setattr, stepper, "calls", n))
-        at_once([*calls, *then])
+        calls += then
+        at_once(calls)
         for lane in self.lanes:
             if not lane.group.t % FLUSH:
                 lane.group.settle(leaves)
