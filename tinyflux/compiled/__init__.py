@@ -1,8 +1,8 @@
 """From tape to NumPy source: record, lower to NumPy calls, make it cheaper, write it down.
 
 `trace.py` records, `program.py` lowers, `passes.py` makes it cheaper, `source.py` writes the text,
-`emitted.py` runs it, `guards.py` watches what the recording relied on, and `function.py` is what a
-user holds.
+`emitted.py` and `recording.py` run it, `guards.py` watches what the recording relied on, and
+`function.py` is what a user holds.
 """
 
 
