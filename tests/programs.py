@@ -76,6 +76,12 @@ def layers():
     ]
 
 
+def materials(seed):
+    """What programs are made of: a generator, weights, and dense layers."""
+    rng = np.random.default_rng(seed)
+    return rng, [flux.Tensor(rng.standard_normal(s)) for s in [(3, 4), (4,), ()]], layers()
+
+
 def grow(values, random, dense):
     """One more value, made from those that there are."""
     kind = random.below(12)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.compiling import agree, agree_all
-from tests.programs import layers, model
+from tests.programs import materials, model
 from tests.suites import examples
 from tinyflux import losses
 from tinyflux.compiled import compiled
@@ -113,9 +113,7 @@ def test_outputs_of_all_kinds():
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs(numbers, seed):
-    rng = np.random.default_rng(seed)
-    weights = [flux.Tensor(rng.standard_normal(s)) for s in [(3, 4), (4,), ()]]
-    dense = layers()
+    rng, weights, dense = materials(seed)
     f, ps = model(numbers, weights, dense), flux.params(weights, dense)
     hot = compiled(f)
     for _ in range(4):

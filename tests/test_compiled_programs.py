@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.compiling import agree, agree_all, poison, steady
-from tests.programs import layers, program
+from tests.programs import materials, program
 from tests.suites import examples, only
 from tinyflux import losses
 from tinyflux.compiled import compiled
@@ -57,9 +57,7 @@ def test_large_elementwise_runs_are_blocked_and_need_less_memory(capsys):
 @pytest.mark.usefixtures("no_garbage_collection", "blocks")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs(numbers, seed):
-    rng = np.random.default_rng(seed)
-    weights = [flux.Tensor(rng.standard_normal(s)) for s in [(3, 4), (4,), ()]]
-    dense = layers()
+    rng, weights, dense = materials(seed)
     loss, ps = program(numbers, weights, dense), flux.params(weights, dense)
     hot, trained = compiled(loss), compiled(loss)
     once, once_trained = steady(hot), steady(trained)

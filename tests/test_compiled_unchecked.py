@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
-from tests.programs import layers, program
+from tests.programs import materials, program
 from tests.suites import examples
 from tinyflux import losses
 from tinyflux.compiled import compiled
@@ -111,9 +111,7 @@ def test_what_is_said_to_pass_nan_on_does():
 @given(st.lists(st.integers(0, 2**20), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_programs_train_the_same(numbers, seed):
-    rng = np.random.default_rng(seed)
-    weights = [flux.Tensor(rng.standard_normal(s)) for s in [(3, 4), (4,), ()]]
-    dense = layers()
+    rng, weights, dense = materials(seed)
     loss, ps = program(numbers, weights, dense), flux.params(weights, dense)
     whole = lambda *d: loss(*d) * 1e-3 + np.sum(weights[0] ** 2)
     start = [t.data.copy() for t in ps]

@@ -35,8 +35,12 @@ def check(tape):
     """Raise if an array that is watched has been written to."""
     for operation, array, where, seen in tape.watched:
         if look(array, where) != seen:
-            raise MutationError(
-                f"{operation.name}: an operand of shape {array.shape} was written to after it had "
-                "been recorded, so its derivative would be wrong. Give it a copy, or write into "
-                "another array."
-            )
+            raise written_to(operation.name, array.shape)
+
+
+def written_to(name, shape):
+    """That an operand is not any more what it was."""
+    return MutationError(
+        f"{name}: an operand of shape {shape} was written to after it had been recorded, so its "
+        "derivative would be wrong. Give it a copy, or write into another array."
+    )

@@ -8,8 +8,9 @@ from types import MethodType
 
 import numpy as np
 
+from ..borrowing import written_to
 from ..checks import brief
-from ..errors import CannotCompileError, MutationError, NotScalarError
+from ..errors import CannotCompileError, NotScalarError
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
 from ..ops.random import once_more
@@ -30,7 +31,7 @@ from .arguments import (
     signature,
 )
 from .guards import watch
-from .recording import Recording
+from .recording import Recording, copies
 from .trace import TracingTape, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
@@ -92,7 +93,7 @@ class Compiled:
             value, found, give_back = self.lend(args, {}, "arguments")
         else:
             value, found, give_back = self.lend((), {}, ps)
-        found = [None if g is None else g.copy() for g in found]
+        found = copies(found)
         give_back()
         return value, tuple(found) if ps is None else Grads(ps, found)
 
@@ -324,8 +325,4 @@ def refuse_changed(name, operands, now):
     for t, before in zip(operands, now):
         array = t.data if type(t) is Tensor else t
         if before is not array and before.tobytes() != np.asarray(array).tobytes():
-            raise MutationError(
-                f"{name}: an operand of shape {before.shape} was written to after it had been "
-                "recorded, so its derivative would be wrong. Give it a copy, or write into another "
-                "array."
-            )
+            raise written_to(name, before.shape)

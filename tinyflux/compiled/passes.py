@@ -10,6 +10,7 @@ import numpy as np
 
 from ..ops.index import is_basic
 from ..ops.nn import is_tall, ones
+from ..ops.random import Draw, Event
 from ..primitive import OPERATIONS
 from .program import Node, Value
 
@@ -91,12 +92,12 @@ def share(program):
 
 def is_draw(node):
     """Whether a node draws random numbers, so that two are never the same."""
-    return hasattr(node.operation, "draws")
+    return isinstance(node.operation, Draw)
 
 
 def is_event(node):
     """Whether a node does more than compute: a draw, or a write to the state of a model."""
-    return is_draw(node) or hasattr(node.operation, "writes")
+    return isinstance(node.operation, Event)
 
 
 def identity(value):

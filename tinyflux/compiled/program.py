@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import FluxError
+from ..ops.random import Event
 from ..tensor import Tensor, recorded
 from .simpler import simpler
 from .trace import LoweringTape, recorded_on
@@ -161,8 +162,7 @@ class Program:
         """Append one operation, lowered to NumPy calls; returns the Value of its output."""
         origin = origin._replace(note=origin.note or operation.name)
         if operation.public is operation:
-            event = hasattr(operation, "draws") or hasattr(operation, "writes")
-            ways = () if event else (operation.kernel, operation.body)
+            ways = () if isinstance(operation, Event) else (operation.kernel, operation.body)
         else:
             ways = simpler(operation, params, arrays)
         if ways and operation not in self.lowering:

@@ -14,7 +14,12 @@ from .passes import is_draw, run_passes
 from .program import Program, Value
 from .unchecked import unchecked
 
-KEPT = 16  # copies that wait for the next call
+WAITING = 16  # bound copies that are kept for the next call
+
+
+def copies(gradients):
+    """The gradients as arrays of the caller's own; None stays None."""
+    return [None if g is None else g.copy() for g in gradients]
 
 
 class Recording(Emitted):
@@ -67,7 +72,7 @@ class Recording(Emitted):
 
     def give_back(self, bound):
         """Keep a copy for the next call, unless there are many."""
-        if len(self.idle) < KEPT:
+        if len(self.idle) < WAITING:
             self.idle.append(bound)
 
     def run(self, arguments):
@@ -83,7 +88,7 @@ class Recording(Emitted):
         """(output, slopes): `slopes(g)` are the gradients towards all that is `wanted`."""
         output, bound = self.run(arguments)
         if not self.source.halves:
-            found = [None if g is None else g.copy() for g in bound[1]]
+            found = copies(bound[1])
             self.give_back(bound)
             return output, lambda g: [None if d is None else d * g for d in found]
         (output, back), turns = output, Lock()
@@ -91,7 +96,7 @@ class Recording(Emitted):
         def slopes(g):
             with turns:
                 self.guarded(back, (g,))
-                return [None if d is None else d.copy() for d in bound[1]]
+                return copies(bound[1])
 
         # What lies between the two halves stays in this copy, until nobody can ask any more.
         weakref.finalize(slopes, self.give_back, bound).atexit = False

@@ -178,7 +178,7 @@ def update():
             u = np.empty_like(x)
             work = [np.empty_like(x) for _ in range(scratch)]
             own, new = [m.reshape(-1) for m in moments[k][name]], rule.fade(*scales[k][name])
-            if new and min(new) < SHRUNK:
+            if new:
                 new, factors = renewed(new)
                 for m, by in zip(own, factors):
                     if by != 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CannotCompileError
+from ..ops.state import Write
 from ..primitive import Operation
 from ..protocols import values
 from ..tape import Tape, open_tape
@@ -146,9 +147,9 @@ class TracingTape(Tape):
 
     def refuse_read_and_written(self):
         """Refuse to read a buffer that is written to: which of its values would be seen?"""
-        written = {id(row[1][0]) for row in self.rows if hasattr(row[0], "writes")}
+        written = {id(row[1][0]) for row in self.rows if isinstance(row[0], Write)}
         for k, (operation, operands, _, params, *_) in enumerate(self.rows if written else ()):
-            given = operands[1:] if hasattr(operation, "writes") else operands
+            given = operands[1:] if isinstance(operation, Write) else operands
             if any(id(t) in written for t in leaves((given, params))):
                 raise CannotCompileError(
                     f"{self.rows.lines[k] or 'the function'}: {operation.name} reads a buffer that "

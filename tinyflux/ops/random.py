@@ -10,10 +10,12 @@ from ..seeding import generator
 from ..tape import recording
 
 
-class Draw(Operation):
-    """An operation without operands, `f(rng=..., **params)`: a draw from a random generator."""
+class Event(Operation):
+    """An operation that does more than compute: it is never left out, shared or computed ahead."""
 
-    draws = True
+
+class Draw(Event):
+    """An operation without operands, `f(rng=..., **params)`: a draw from a random generator."""
 
     def __call__(self, **params):
         tape = recording()

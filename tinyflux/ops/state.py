@@ -4,10 +4,9 @@ import numpy as np
 
 from ..checks import as_array, as_real, numeric, real_array, shown
 from ..errors import RecordingError
-from ..primitive import Operation
 from ..tape import recording
 from ..tensor import Tensor
-from .random import repeating
+from .random import Event, repeating
 
 
 def buffer(data):
@@ -45,10 +44,8 @@ def follow(running, value, *, momentum):
     return running
 
 
-class Write(Operation):
-    """An operation whose purpose is what it writes to, its first operand: it is never left out."""
-
-    writes = True
+class Write(Event):
+    """An operation whose purpose is what it writes to: its first operand."""
 
 
 moving_average = Write("moving_average", follow, [None, None], samples=())
