@@ -254,50 +254,34 @@ def walk(rows, grads, record=False):
     tape = recording() if record else None
     tracing = tape is not None and tape.tracing
     outer = tape.rows.rule if tracing else None
-
-    def add(key, d):
-        old = grads[key]
-        if key in made and type(old) is np.ndarray and type(d) is np.ndarray:
-            np.add(old, d, out=old)
-        else:
-            grads[key] = old + d
-            made.add(key)
-
     for operation, operands, arrays, params, output, live in reversed(rows):
-        key = id(output)
-        if key not in grads:
+        g = grads.pop(id(output), None)
+        if g is None:
             continue
-        g = grads.pop(key)
         if tracing:
             tape.going_back(operation, output, g)
-        if operation.body is not None:  # fused: shapes and dtypes are as they should be
-            if tracing:
-                pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)
-            elif record or type(g) is Tensor:
-                pulled = through_body(operation, g, arrays, params, live)
-            else:
-                pulled = operation.joint(g, output.data, arrays, live, **params)
-            for i, d in zip(live, pulled):
-                key = id(operands[i])
-                if key in grads:
-                    add(key, d)
-                else:
-                    grads[key] = d
-            continue
-        y = output if record else output.data
-        for i, d in zip(live, operation.pull(g, y, arrays, live, params)):
-            if d is None:
-                continue
-            x = arrays[i]
-            if d.shape != x.shape:
-                d = unbroadcast(d, x.shape)
-            if d.dtype is not x.dtype:
-                d = d.astype(x.dtype, copy=False)
+        if operation.body is None:
+            pulled = operation.pull(g, output if record else output.data, arrays, live, params)
+            pulled = [d if d is None else fitted(d, arrays[i]) for i, d in zip(live, pulled)]
+        elif tracing:
+            pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)
+        elif record or type(g) is Tensor:
+            pulled = through_body(operation, g, arrays, params, live)
+        else:  # fused: shapes and dtypes are as they should be
+            pulled = operation.joint(g, output.data, arrays, live, **params)
+        for i, d in zip(live, pulled):
             key = id(operands[i])
-            if key in grads:
-                add(key, d)
+            old = grads.get(key)
+            if old is None:
+                if d is not None:
+                    grads[key] = d
+            elif d is None:
+                continue
+            elif key in made and type(old) is np.ndarray and type(d) is np.ndarray:
+                np.add(old, d, out=old)
             else:
-                grads[key] = d
+                grads[key] = old + d
+                made.add(key)
     if tracing:
         tape.rows.rule = outer
 
@@ -324,6 +308,13 @@ def through_body(operation, g, operands, params, live):
         return operation.body(*full, **params)
 
     return Pullback(body, tuple(operands[i] for i in live))(g)
+
+
+def fitted(d, x):
+    """A gradient as a rule returns it, in the shape and dtype of its operand."""
+    if d.shape != x.shape:
+        d = unbroadcast(d, x.shape)
+    return d if d.dtype is x.dtype else d.astype(x.dtype, copy=False)
 
 
 def unbroadcast(g, shape):

@@ -34,7 +34,7 @@ from .borrowing import SMALL, kept
 from .checks import as_operand
 from .errors import foreign, out_refused
 from .tape import open_tape
-from .tensor import Tensor, new
+from .tensor import Mark, Tensor, new
 
 OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function (or itself)
 IN_PLACE: dict[Any, Operation] = {}  # elementwise ones that can overwrite their input: `dense`
@@ -43,6 +43,10 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 
 # Types of operands that are used as they are, like arrays; anything else is converted.
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
+
+
+NO_MARK = Mark()  # of no value: where no tape is open
+EVERY = range(sys.maxsize)  # all positions of operands
 
 
 class Sample(NamedTuple):
@@ -112,27 +116,31 @@ class Operation:
     def __call__(self, *operands, **params):
         """Compute the output; record it if a gradient flows to one of the operands."""
         tape = open_tape.get()
-        arrays = []
-        live = []
+        mark, sources = (NO_MARK, ()) if tape is None else (tape.mark, tape.sources)
+        arrays, live, shared = [], [], []  # shared: where somebody else has the array, too
         for i, t in enumerate(operands):
             kind = type(t)
             if kind is Tensor:
-                if tape is not None and (t.mark is tape.mark or id(t) in tape.sources):
+                arrays.append(a := t.data)
+                if t.mark is mark:
+                    live.append(i)
+                    if type(a) is ndarray and a.base is not None:
+                        shared.append(i)
+                    continue
+                if id(t) in sources:
                     live.append(i)
                 elif t.mark is not None and t.mark.open:
                     raise foreign(self.name)
-                arrays.append(t.data)
-            elif (kind is ndarray and (tape is None or not t.dtype.hasobject)) or kind in ORDINARY:
+                shared.append(i)
+            elif kind is ndarray and (tape is None or not t.dtype.hasobject):
                 arrays.append(t)
+                shared.append(i)
             else:
-                arrays.append(as_operand(t, self.name))
-        if live and not tape.tracing:
-            reads = self._reads.get(tuple(live))
-            for i in self.reads(live, len(arrays)) if reads is None else reads:
-                a, t = arrays[i], operands[i]
-                if type(a) is ndarray and (
-                    type(t) is not Tensor or t.mark is not tape.mark or a.base is not None
-                ):
+                arrays.append(t if kind in ORDINARY else as_operand(t, self.name))
+        if live and shared and not tape.tracing:
+            reads = self._reads.get(tuple(live)) or self.reads(live)
+            for i in shared:
+                if i in reads and type(a := arrays[i]) is ndarray:
                     arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
         y = self.kernel(*arrays, **params)
         if not live:
@@ -145,16 +153,15 @@ class Operation:
         tape.rows.append((self, operands, arrays, params, output, live))
         return output
 
-    def reads(self, live, n):
-        """The positions, of n operands, that the rules of those at `live` read."""
+    def reads(self, live):
+        """The positions of the operands that the rules of those at `live` read."""
         if self.needs is not None:
             found = {k for i in live for k in self.needs[i]}
-        elif self.joint is not None:
-            return range(n)
+        elif self.joint is not None or any(self.rules[i] and not self._short[i] for i in live):
+            found = EVERY
         else:
-            every = any(self.rules[i] and not self._short[i] for i in live)
-            found = range(len(self.rules) if every else 0)
-        self._reads[tuple(live)] = tuple(found)
+            found = ()
+        self._reads[tuple(live)] = found
         return found
 
     def __repr__(self):
