@@ -47,11 +47,13 @@ def ufunc(s, f, node, has_out):
 
 
 def product(s, node, args, has_out):
-    """A product of matrices: np.dot up to two axes, where it is quicker."""
+    """A product of matrices: `a.dot(b, out)` up to two axes, the quickest of its forms."""
     flat = all(0 < len(v.shape) <= 2 for v in node.operands)
     same = len({v.dtype for v in (*node.operands, node.output)}) == 1
-    name = s.numpy("dot" if flat and same else "matmul")
-    return f"{name}({', '.join([*args, '{out}'] if has_out else args)})"
+    out = ["{out}"] * has_out
+    if flat and same:
+        return f"{args[0]}.dot({', '.join([*args[1:], *out])})"
+    return f"{s.numpy('matmul')}({', '.join([*args, *out])})"
 
 
 def reduction(s, node, args, has_out):
@@ -101,9 +103,7 @@ def pick(s, node, args):
 
 def cast(s, node, args):
     """x in another type, or x copied."""
-    if node.operands[0].dtype == node.output.dtype:
-        return ["{out}[...] = " + args[0]]
-    return f"{s.numpy('copyto')}({{out}}, {args[0]}, 'unsafe')"
+    return ["{out}[...] = " + args[0]]
 
 
 def join(s, node, args):

@@ -244,6 +244,35 @@ def sum_by_product(program):
     program.nodes = kept
 
 
+def one_term(program):
+    """A sum of one term is that term in another shape: that of a gradient over a batch of one."""
+    for node in program.nodes:
+        if function_of(node) is np.matmul:
+            for x, one in (node.operands, node.operands[::-1]):
+                if one.const is ones(1, x.dtype.char) and x.const is None:
+                    node.operation, node.operands = OPERATIONS[np.reshape], [x]
+                    node.params = {node.operation.names[1]: node.output.shape}
+                    break
+
+
+def float_masks(program):
+    """Turn a comparison into numbers before it is multiplied: NumPy then need not convert."""
+    kept = []
+    for node in program.nodes:
+        floats = node.output.dtype.char in "fd" and function_of(node) is np.multiply
+        for i, v in enumerate(node.operands if floats else ()):
+            other = node.operands[1 - i]
+            if v.dtype == bool and v.shape == node.output.shape and other.dtype != bool:
+                params = {"dtype": node.output.dtype}
+                mask = Node(OPERATIONS["cast"], [v], params, node.origin)
+                mask.output = Value(np.empty(v.shape, node.output.dtype), node=mask)
+                mask.output.name = "mask"
+                node.operands[i] = mask.output
+                kept.append(mask)
+        kept.append(node)
+    program.nodes = kept
+
+
 def max_by_columns(program):
     """Compare short rows turned on their side: NumPy then takes them all at once."""
     kept = []
@@ -287,7 +316,7 @@ def in_its_place(node, reduced):
 
 
 PASSES = [prune, unalias, fold, share, unspread, times_one, fold, scale_once, sum_by_product,
-          max_by_columns, share, prune]  # fmt: skip
+          one_term, max_by_columns, float_masks, share, prune]  # fmt: skip
 
 
 def run_passes(program):

@@ -212,8 +212,7 @@ class Source:
             self.turn = len(self.lines)
         for v, places in self.homes.items():
             for place in places:
-                line = f"{self.numpy('copyto')}({place}, {self.name(v)})"
-                self.lines.append((line, "result", ()))
+                self.lines.append((f"{place}[...] = {self.name(v)}", "result", ()))
 
     def write(self, node, i):
         """One node as a line or two; a view that stays where it is belongs to the setup."""

@@ -1,0 +1,64 @@
+"""What the passes leave in the source, and that the gradients are those of the eager way."""
+
+import numpy as np
+import pytest
+
+import tinyflux as flux
+
+ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+MODEL = flux.Chain(flux.Dense(6, 5, flux.relu), flux.Dense(5, 1))
+
+
+def squares(x):
+    return np.mean(MODEL(x) ** 2)
+
+
+def above(x):
+    return np.sum(np.square(MODEL[0](x) * (x[:, :5] > 0.1)))
+
+
+def tops(x):
+    return np.sum(np.max(MODEL[0](x), axis=1) ** 2)
+
+
+def sums(x):
+    return np.sum(np.sum(MODEL[0](x), axis=0) ** 2)
+
+
+@pytest.mark.parametrize(
+    "f, x, there, gone",
+    [
+        (squares, ROWS[:1], ["d_layers_0_bias[...] = "], ["ones_1"]),
+        (squares, ROWS, ["d_layers_0_bias)", "mask[...] = "], []),
+        (above, ROWS, ["mask[...] = ", "mask_2[...] = "], []),
+        (tops, ROWS, ["maximum.reduce(t, axis=0"], ["maximum.reduce(h1"]),
+        (sums, ROWS, ["ones_40.dot("], ["add.reduce(h1"]),
+    ],
+    ids=["a batch of one", "a batch", "comparisons", "maxima of rows", "sums of columns"],
+)
+def test_what_a_pass_writes_down(f, x, there, gone):
+    hot, ps = flux.compiled(f), flux.params(MODEL)
+    value, found = flux.withgradient(lambda: f(x), ps)
+    loss = flux.compiled(lambda: f(x))
+    for way in (lambda: flux.withgradient(loss, ps), lambda: flux.withgradient(loss, ps)):
+        got, gradients = way()
+        np.testing.assert_allclose(got, value, rtol=1e-6)
+        for p in ps:
+            if found[p] is None:
+                assert gradients[p] is None
+            else:
+                np.testing.assert_allclose(gradients[p], found[p], rtol=1e-5, atol=1e-6)
+    flux.train_(hot, ps, [x], flux.SGD(0.0))
+    assert all(text in hot.source for text in there), hot.source
+    assert not any(text in hot.source for text in gone), hot.source
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, np.inf, -np.inf, np.nan])
+def test_masks_treat_odd_numbers_as_eager(value):
+    x = np.full((4, 3), value, np.float32)
+    f = lambda a, g: np.sum(flux.relu(a) * g)
+    with np.errstate(all="ignore"):
+        want = flux.gradient(f, x, x)
+        got = flux.withgradient(flux.compiled(f), x, x)[1]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
