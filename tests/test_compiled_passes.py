@@ -62,3 +62,17 @@ def test_masks_treat_odd_numbers_as_eager(value):
         got = flux.withgradient(flux.compiled(f), x, x)[1]
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.longdouble])
+def test_numbers_keep_their_type_and_their_warnings(kind):
+    f = lambda x: -((np.sum(x) + 1) * 2 - 3) / 7
+    x = np.array([0.1, 0.2, 0.7], kind)
+    got, (found,) = flux.withgradient(flux.compiled(f), x)
+    assert got == f(x) and type(got) is type(f(x)) is kind
+    np.testing.assert_array_equal(found, flux.gradient(f, x)[0])
+    far = np.array([np.finfo(kind).max], kind)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        flux.compiled(f)(far)
+    with np.errstate(over="ignore"):
+        assert flux.compiled(f)(far) == -np.inf

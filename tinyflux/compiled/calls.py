@@ -13,6 +13,10 @@ from .passes import function_of
 # These want their output by name; the others take it as the last argument, which is quicker.
 NAMED_OUT = {np.maximum, np.minimum, np.fmax, np.fmin}
 
+# Between numbers these are five times quicker than their ufuncs.
+OPERATORS = {np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}",
+             np.divide: "{} / {}", np.negative: "-{}"}  # fmt: skip
+
 
 def spelling(s, node, has_out):
     """The call of a node; `has_out` says whether its output goes into memory that is there."""
@@ -30,8 +34,10 @@ def spelling(s, node, has_out):
 
 
 def ufunc(s, f, node, has_out):
-    """`f(a, b, out)`, plain numbers as arrays of one element."""
+    """`f(a, b, out)`, plain numbers as arrays of one element; of numbers alone `a / b`."""
     operands = node.operands
+    if f in OPERATORS and not has_out and node.output.shape == ():
+        return OPERATORS[f].format(*map(s.name, operands))
     dtypes = {v.dtype for v in operands if not is_number(v.const) and v.dtype.kind == "f"}
     args = []
     for v in operands:
