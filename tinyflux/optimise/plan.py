@@ -55,6 +55,7 @@ class Lane:
 
     def __init__(self, group: Group, leaves: tuple, plan: "Plan", members: list[int]) -> None:
         self.group, self.member = group, members[0]
+        self.note = vars(group).update  # of its step count and its scales
         self.xs = [plan.arrays[i] for i in members]
         x = self.xs[0]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
@@ -267,11 +268,8 @@ class Plan:
             if lane.shrunk and not self.careful:
                 calls += lane.shrink()
             calls += self.calls_of(lane, gradients, gathered)
-            group = lane.group
-            calls.append((vars(group).update, {"t": group.t + 1, "scales": lane.scales}))
-        calls.append((setattr, stepper, "calls", n))
-        calls += then
-        at_once(calls)
+            calls.append((lane.note, {"t": lane.group.t + 1, "scales": lane.scales}))
+        at_once([*calls, (setattr, stepper, "calls", n), *then])
         for lane in self.lanes:
             if not lane.group.t % FLUSH:
                 lane.group.settle(leaves)
