@@ -10,13 +10,15 @@ from itertools import repeat, starmap
 from operator import call, setitem
 from typing import Any
 
+consume = deque(maxlen=0).extend  # goes through an iterator and keeps nothing
+
 
 def at_once(calls: Iterable[tuple]) -> None:
     """Run calls (function, *arguments) of C functions in order; no Python runs in between.
 
     ufuncs and methods are such; functions like np.copyto are not: their dispatch is in Python.
     """
-    deque(starmap(call, calls), maxlen=0)
+    consume(starmap(call, calls))
 
 
 def fill(targets: list[Any], sources: list[Any]) -> None:

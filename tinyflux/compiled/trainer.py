@@ -1,11 +1,15 @@
 """A training step: the program writes each gradient to where the update reads it."""
 
+from functools import partial
+
 
 class Trainer:
     """A recording bound to an optimiser, for one loop.
 
     Attributes
     ----------
+    loss : callable
+        The loss for a list of arguments; the gradients stand in their places then.
     gradients : list of numpy.ndarray or None
         Of the last step, in the order of the parameters; None where the loss has no influence.
     """
@@ -19,12 +23,9 @@ class Trainer:
         wanted = [next(places) if yes else None for yes in reached]
         self.emitted = recording.unchecked or recording
         recording.trusts = self.emitted is not recording
-        self.compute, self.gradients = self.emitted.bind(wanted)
+        compute, self.gradients = self.emitted.bind(wanted)
+        self.loss = partial(self.emitted.guarded, compute)
         self.found = [g for g in self.gradients if g is not None]
-
-    def loss(self, arguments):
-        """The loss; the gradients stand in their places then."""
-        return self.emitted.guarded(self.compute, arguments)
 
     def update(self, arguments, then):
         """Change the parameters by the gradients of this loss, and make the calls `then`."""
@@ -35,6 +36,6 @@ class Trainer:
                 raise
             # From here on with the rows that put 0 where 0 met infinity.
             self.emitted, self.recording.trusts = self.recording, False
-            self.compute, _ = self.recording.bind(self.gradients)
+            self.loss = partial(self.emitted.guarded, self.recording.bind(self.gradients)[0])
             self.loss(arguments)
             self.prepared.run(self.found, True, then)

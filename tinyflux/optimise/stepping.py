@@ -273,9 +273,8 @@ class Prepared:
         The calls `then` belong to the step: they are made if it is made. Raises FloatingPointError
         for gradients that are not finite; nothing has changed then.
         """
-        stepper = self.stepper
-        given = (stepper, self.leaves, gradients, gathered, True, then)
-        stepper._quiet.run(self.plan.run, *given)
+        step, stepper = self.plan.run, self.stepper
+        stepper._quiet.run(step, stepper, self.leaves, gradients, gathered, True, then)
 
 
 def _prefixes(leaves: tuple) -> list[str]:
