@@ -10,7 +10,7 @@ from itertools import repeat, starmap
 from operator import call, setitem
 from typing import Any
 
-consume = deque(maxlen=0).extend  # goes through an iterator and keeps nothing
+consume = deque[object](maxlen=0).extend  # goes through an iterator and keeps nothing
 
 
 def at_once(calls: Iterable[tuple]) -> None:
