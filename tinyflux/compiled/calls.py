@@ -4,6 +4,8 @@
 spelling is one text, or a list of them where it takes several lines.
 """
 
+import math
+
 import numpy as np
 
 from ..ops.index import HOLE, is_basic
@@ -12,6 +14,10 @@ from .passes import function_of
 
 # These want their output by name; the others take it as the last argument, which is quicker.
 NAMED_OUT = {np.maximum, np.minimum, np.fmax, np.fmin}
+
+# Bytes from which on `matmul` is quicker than the method `dot`, which fills the output with zeros
+# first, but takes less to call.
+LARGE = 1 << 16
 
 # Between numbers these are five times quicker than their ufuncs.
 OPERATORS = {np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}",
@@ -53,11 +59,12 @@ def ufunc(s, f, node, has_out):
 
 
 def product(s, node, args, has_out):
-    """A product of matrices: `a.dot(b, out)` up to two axes, the quickest of its forms."""
+    """A product of matrices: `a.dot(b, out)` up to two axes, unless the output is large."""
     flat = all(0 < len(v.shape) <= 2 for v in node.operands)
     same = len({v.dtype for v in (*node.operands, node.output)}) == 1
+    small = math.prod(node.output.shape) * node.output.dtype.itemsize < LARGE
     out = ["{out}"] * has_out
-    if flat and same:
+    if flat and same and small:
         return f"{args[0]}.dot({', '.join([*args[1:], *out])})"
     return f"{s.numpy('matmul')}({', '.join([*args, *out])})"
 
