@@ -1226,6 +1226,18 @@ def test_what_is_not_one_array_is_refused(result):
         compiled(result)(X)
 
 
+def test_an_array_is_no_loss():
+    W = flux.Tensor(np.ones(3))
+    ps, words = flux.params(W), "the function returned an array of shape"
+    with pytest.raises(NotScalarError, match=words):
+        flux.gradient(compiled(lambda: W * 2), ps)
+    with pytest.raises(NotScalarError, match=words):
+        flux.gradient(compiled(lambda x: x * 2), np.ones(2))
+    with pytest.raises(NotScalarError, match=words):
+        flux.train_(compiled(lambda x: W * x), ps, [1.0], flux.SGD(0.1))
+    np.testing.assert_array_equal(W.data, 1)
+
+
 def test_it_prints_as_its_source():
     hot = compiled(np.square)
     assert repr(hot) == str(hot) == "compiled(square)"

@@ -46,7 +46,6 @@ ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np
 
 
 NO_MARK = Mark()  # of no value: where no tape is open
-EVERY = range(sys.maxsize)  # all positions of operands
 
 
 class Sample(NamedTuple):
@@ -108,8 +107,9 @@ class Operation:
         self.domain = domain
         self.__doc__ = doc
         self.__name__ = self.name
-        self.needs, self._reads = needs, {}
+        self.needs = needs
         self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
+        self.read = read_by(self.rules, joint, needs)
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -117,30 +117,30 @@ class Operation:
         """Compute the output; record it if a gradient flows to one of the operands."""
         tape = open_tape.get()
         mark, sources = (NO_MARK, ()) if tape is None else (tape.mark, tape.sources)
-        arrays, live, shared = [], [], []  # shared: where somebody else has the array, too
+        arrays, live, shared = [], [], []  # shared: what is read later, and somebody else has too
         for i, t in enumerate(operands):
             kind = type(t)
             if kind is Tensor:
                 arrays.append(a := t.data)
                 if t.mark is mark:
                     live.append(i)
-                    if type(a) is ndarray and a.base is not None:
-                        shared.append(i)
-                    continue
-                if id(t) in sources:
+                    if type(a) is not ndarray or a.base is None:  # nobody else's memory
+                        continue
+                elif id(t) in sources:
                     live.append(i)
                 elif t.mark is not None and t.mark.open:
                     raise foreign(self.name)
-                shared.append(i)
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
-                arrays.append(t)
-                shared.append(i)
+                arrays.append(a := t)
             else:
                 arrays.append(t if kind in ORDINARY else as_operand(t, self.name))
+                continue
+            if i in self.read and type(a) is ndarray:
+                shared.append(i)
         if live and shared and not tape.tracing:
-            reads = self._reads.get(tuple(live)) or self.reads(live)
             for i in shared:
-                if i in reads and type(a := arrays[i]) is ndarray:
+                if self.needs is None or not self.read[i].isdisjoint(live):
+                    a = arrays[i]
                     arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
         y = self.kernel(*arrays, **params)
         if not live:
@@ -152,17 +152,6 @@ class Operation:
         output.mark = tape.mark
         tape.rows.append((self, operands, arrays, params, output, live))
         return output
-
-    def reads(self, live):
-        """The positions of the operands that the rules of those at `live` read."""
-        if self.needs is not None:
-            found = {k for i in live for k in self.needs[i]}
-        elif self.joint is not None or any(self.rules[i] and not self._short[i] for i in live):
-            found = EVERY
-        else:
-            found = ()
-        self._reads[tuple(live)] = found
-        return found
 
     def __repr__(self):
         return self.name
@@ -222,6 +211,15 @@ def takes_no_operand(r):
     """Whether a rule is written in the gradient and the output alone."""
     code = getattr(r, "__code__", None)
     return code is not None and code.co_argcount == 2 and not code.co_flags & 0x04
+
+
+def read_by(rules, joint, needs):
+    """The positions of the operands that rules read; with `needs` a dict that says which rules."""
+    if needs is not None:
+        found = sorted({i for read in needs for i in read})
+        return {i: {k for k, read in enumerate(needs) if i in read} for i in found}
+    plain = joint is None and all(r is None or takes_no_operand(r) for r in rules)
+    return () if plain else range(sys.maxsize)
 
 
 def takes_out(kernel):
