@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import tinyflux as flux
 
@@ -25,6 +26,18 @@ def sums(x):
     return np.sum(np.sum(MODEL[0](x), axis=0) ** 2)
 
 
+def factors(x):
+    return np.sum(np.tanh(MODEL(x) * 3.0 / 4.0))
+
+
+def means(x):
+    return np.mean(np.exp(MODEL(x)))
+
+
+def borrowed(x):
+    return np.sum(expit(MODEL(x)))
+
+
 @pytest.mark.parametrize(
     "f, x, there, gone",
     [
@@ -33,8 +46,11 @@ def sums(x):
         (above, ROWS, ["mask[...] = ", "mask_2[...] = "], []),
         (tops, ROWS, ["maximum.reduce(t, axis=0"], ["maximum.reduce(h1"]),
         (sums, ROWS, ["ones_40.dot("], ["add.reduce(h1"]),
+        (factors, ROWS, ["multiply(h2, c_0_75, "], ["divide("]),
+        (means, ROWS, ["exp("], ["broadcast_to"]),
+        (borrowed, ROWS, ["expit("], ["import expit"]),
     ],
-    ids=["a batch of one", "a batch", "comparisons", "maxima of rows", "sums of columns"],
+    ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_what_a_pass_writes_down(f, x, there, gone):
     hot, ps = flux.compiled(f), flux.params(MODEL)

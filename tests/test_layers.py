@@ -86,6 +86,16 @@ def test_an_activation_of_ones_own():
     np.testing.assert_allclose(gs[layer.bias], [0.1, 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "activation, rows",
+    [(np.tanh, 1), (flux.relu, 1), (flux.sigmoid, 1), (flux.identity, 1), (flux.gelu, 2)],
+)
+def test_a_layer_is_one_row_where_the_slope_follows_from_the_output(activation, rows):
+    layer = flux.Dense(3, 2, activation)
+    _, back = flux.pullback(lambda: layer(np.ones((4, 3))), flux.params(layer))
+    assert back.tape.rows[0][0].__name__ == "dense" and len(back.tape) == rows
+
+
 def test_parameters_at_the_start():
     layer = Dense(20, 30)
     assert layer.weight.shape == (20, 30) and layer.bias.shape == (30,)
