@@ -41,7 +41,7 @@ def borrowed(x):
 @pytest.mark.parametrize(
     "f, x, there, gone",
     [
-        (squares, ROWS[:1], ["d_layers_0_bias[...] = "], ["ones_1"]),
+        (squares, ROWS[:1], ["d_layers_0_bias[...] = ", "multiply(h1_T, d_h2_flat"], ["ones_1"]),
         (squares, ROWS, ["d_layers_0_bias)", "mask[...] = "], []),
         (above, ROWS, ["mask[...] = ", "mask_2[...] = "], []),
         (tops, ROWS, ["maximum.reduce(t, axis=0"], ["maximum.reduce(h1"]),
@@ -92,3 +92,41 @@ def test_numbers_keep_their_type_and_their_warnings(kind):
         flux.compiled(f)(far)
     with np.errstate(over="ignore"):
         assert flux.compiled(f)(far) == -np.inf
+
+
+@pytest.mark.parametrize("x", [[[0.0]], [[2.0]], [[np.inf]], [[np.nan]]])
+def test_products_with_a_single_number(x):
+    x, row, column = np.array(x), np.array([[np.nan, np.inf, -0.0, 3.0]]), np.ones((3, 1))
+    with np.errstate(all="ignore"):
+        for f in (
+            lambda x: x @ row,
+            lambda x: row.T @ x,
+            lambda x: column @ x[0],
+            lambda x: x[0] @ row,
+            lambda x: x @ x,
+        ):
+            np.testing.assert_array_equal(flux.compiled(f)(x), f(x), strict=True)
+
+
+@pytest.mark.parametrize("n", [1, 20_000])
+def test_a_weight_that_is_nan_is_seen_through_a_zero(n):
+    layer = flux.Dense(1, n)
+    layer.weight.data[...] = np.nan
+    x = np.zeros((1, 1), np.float32)
+    assert np.isnan(layer(x)).all() and np.isnan(flux.compiled(layer)(x)).all()
+    narrow = flux.Dense(1, 1)
+    narrow.weight.data[...] = 0
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(narrow(np.full((3, 1), np.inf))).all()
+
+
+def test_whole_numbers_wrap_as_silently_as_in_eager():
+    with np.errstate(all="raise"):
+        for f, x in (
+            (lambda x: np.multiply(np.max(x), 2), np.array([100], np.int8)),
+            (lambda x: np.negative(np.max(x)), np.array([1], np.uint8)),
+            (lambda x: np.subtract(x[0], x[1]), np.array([1, 2], np.uint8)),
+            (lambda x: np.add(np.sum(x), 1), np.array([2**63 - 1])),
+        ):
+            hot = flux.compiled(f)
+            assert f(x) == hot(x) == hot(x)

@@ -110,6 +110,25 @@ def test_saved_predictions_are_those_of_the_function(tmp_path):
         agree(found[name], f(x), 1e-15)
 
 
+@pytest.mark.parametrize("collect", [flux.params, flux.Params])
+def test_parameters_without_a_name_and_without_a_gradient(collect, tmp_path):
+    W, V, b = flux.Tensor(np.ones((3, 1))), flux.Tensor([1.0]), flux.Tensor([0.0])
+    hot = flux.compiled(lambda x, y: losses.mse((x @ W) * (V > 0) + b, y))
+    data, opt = [(np.ones((4, 3)), np.full((4, 1), 5.0))], flux.Momentum(0.1)
+    ps = collect([W, V, b])
+    flux.train_(hot, ps, data, opt)
+    hot.save(tmp_path / "training.py", opt)
+    run(tmp_path, "import numpy as np, training\n"
+        "value = training.step(np.ones((4, 3)), np.full((4, 1), 5.0))\n"
+        "np.savez('out.npz', *training.parameters.values(), value=value)")  # fmt: skip
+    value = flux.train_(hot, ps, data, opt).losses[0]
+    with np.load(tmp_path / "out.npz") as out:
+        assert float(out["value"]) == value and len(out.files) == 3
+        np.testing.assert_array_equal(out["arr_0"], W.data)
+        np.testing.assert_array_equal(out["arr_1"], b.data)
+    assert V.data == 1
+
+
 def test_kernels_that_need_more_than_numpy_are_refused(tmp_path):
     from scipy.special import erf
 

@@ -42,7 +42,8 @@ def spelling(s, node, has_out):
 def ufunc(s, f, node, has_out):
     """`f(a, b, out)`, plain numbers as arrays of one element; of numbers alone `a / b`."""
     operands = node.operands
-    if f in OPERATORS and not has_out and node.output.shape == ():
+    number = node.output.shape == () and node.output.dtype.kind == "f"  # whole ones wrap silently
+    if f in OPERATORS and number and not has_out:
         return OPERATORS[f].format(*map(s.name, operands))
     dtypes = {v.dtype for v in operands if not is_number(v.const) and v.dtype.kind == "f"}
     args = []

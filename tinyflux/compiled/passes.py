@@ -245,14 +245,39 @@ def sum_by_product(program):
 
 
 def one_term(program):
-    """A sum of one term is that term in another shape: that of a gradient over a batch of one."""
+    """A product with a single number in it is a multiplication, or nothing if that number is 1.
+
+    Such are the products of one observation with one feature, and the sums over a batch of one. To
+    multiply is also safer: the product of BLAS takes 0 times nan for 0.
+    """
+    kept = []
     for node in program.nodes:
-        if function_of(node) is np.matmul:
-            for x, one in (node.operands, node.operands[::-1]):
-                if one.const is ones(1, x.dtype.char) and x.const is None:
-                    node.operation, node.operands = OPERATIONS[np.reshape], [x]
-                    node.params = {node.operation.names[1]: node.output.shape}
-                    break
+        x, one = node.operands if function_of(node) is np.matmul else (None, None)
+        if x is None or 1 not in (math.prod(x.shape), math.prod(one.shape)):
+            kept.append(node)
+            continue
+        if math.prod(one.shape) != 1:
+            x, one = one, x
+        shaped = in_shape(x, node.output.shape, node, kept)
+        if one.const is ones(1, x.dtype.char) and x.const is None:
+            node.operation, node.operands = OPERATIONS[np.reshape], [x]
+            node.params = {node.operation.names[1]: node.output.shape}
+        else:
+            node.operation = OPERATIONS[np.multiply]
+            node.operands = [shaped, in_shape(one, (), node, kept)]
+        kept.append(node)
+    program.nodes = kept
+
+
+def in_shape(value, shape, node, kept):
+    """A Value in another shape: itself, or a view that is added to the nodes `kept`."""
+    if value.shape == shape:
+        return value
+    reshape = OPERATIONS[np.reshape]
+    view = Node(reshape, [value], {reshape.names[1]: shape}, node.origin)
+    view.output = Value(np.empty(shape, value.dtype), node=view)
+    kept.append(view)
+    return view.output
 
 
 def float_masks(program):

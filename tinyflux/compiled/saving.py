@@ -22,9 +22,10 @@ step = bind(**given)
 """
 
 TRAINING = '''
-parameters = {{name: given[name] for name in {names}}}
+slopes = {slopes}
+parameters = {{name: given[name] for name in slopes}}
 gradients = {{name: np.empty_like(array) for name, array in parameters.items()}}
-compute = bind(**given, **{{"d_" + name: g for name, g in gradients.items()}})
+compute = bind(**given, **{{slopes[name]: g for name, g in gradients.items()}})
 
 
 def step({arguments}):
@@ -69,12 +70,12 @@ def save(recording, path, opt=None):
     given += "".join(f"    {n!r}: {f},\n" for n, f in functions(source.given).items())
     text.append(LOADING.format(given="given = {\n" + given + "}"))
     if training:
-        names = [v.tensor for v in recording.program.parameters]
-        wanted = [t for t in recording.wanted if any(t is n for n in names)]
         called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
-        lines, state = update_source(opt, [(called[id(t)], t) for t in wanted])
+        moving = [(t, d) for t, d in zip(recording.wanted, source.gradients) if d is not None]
+        lines, state = update_source(opt, [(called[id(t)], t) for t, _ in moving])
         shown = ", ".join(v.name for v in recording.program.arguments)
-        text.append(TRAINING.format(names=[called[id(t)] for t in wanted], arguments=shown))
+        slopes = {called[id(t)]: d for t, d in moving}
+        text.append(TRAINING.format(slopes=slopes, arguments=shown))
         text += lines
         arrays = {**arrays, **state}
     else:
