@@ -130,3 +130,13 @@ def test_whole_numbers_wrap_as_silently_as_in_eager():
         ):
             hot = flux.compiled(f)
             assert f(x) == hot(x) == hot(x)
+
+
+def test_a_constant_that_does_not_fit_warns_in_every_call():
+    x = np.ones(3, np.float32)
+    for far in (1e300, 10**300):
+        hot = flux.compiled(lambda x, far=far: x * far)
+        for _ in range(3):
+            with pytest.warns(RuntimeWarning, match="overflow encountered in cast"):
+                assert np.isinf(hot(x)).all()
+    assert np.isinf(flux.compiled(lambda x: x * np.inf)(x)).all()

@@ -49,7 +49,7 @@ def ufunc(s, f, node, has_out):
     args = []
     for v in operands:
         weak = type(v.const) in (int, float) or v.dtype in dtypes
-        if is_number(v.const) and weak and len(dtypes) == 1:
+        if is_number(v.const) and weak and len(dtypes) == 1 and fits(v.const, *dtypes):
             args.append(s.as_array(v.const, *dtypes))
         else:
             args.append(s.name(v))
@@ -57,6 +57,12 @@ def ufunc(s, f, node, has_out):
         args.append("out={out}" if f in NAMED_OUT else "{out}")
     name = s.numpy(f.__name__) if getattr(np, f.__name__, None) is f else s.give(f.__name__, f)
     return f"{name}({', '.join(args)})"
+
+
+def fits(const, dtype):
+    """Whether a number stays finite in another type; if not, NumPy is to warn in every call."""
+    with np.errstate(all="ignore"):
+        return np.isfinite(dtype.type(const)) or not math.isfinite(const)
 
 
 def product(s, node, args, has_out):
