@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .passes import is_elementwise
+from .nodes import is_elementwise
 
 LARGE = 1 << 20  # bytes of an array; below it blocks were no quicker in any measurement
 BLOCK = 1 << 17  # bytes of a block of it

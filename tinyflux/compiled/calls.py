@@ -10,7 +10,7 @@ import numpy as np
 
 from ..ops.index import HOLE, is_basic
 from .memory import REDUCTIONS, is_reduction
-from .passes import function_of
+from .nodes import function_of
 
 # These want their output by name; the others take it as the last argument, which is quicker.
 NAMED_OUT = {np.maximum, np.minimum, np.fmax, np.fmin}

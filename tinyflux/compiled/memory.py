@@ -3,7 +3,7 @@
 import numpy as np
 
 from .blocks import find_runs
-from .passes import function_of, is_elementwise, is_view
+from .nodes import function_of, is_elementwise, is_view
 
 # These reduce as `add.reduce(x, axis=...)`, which is quicker than `sum(x, axis=...)`.
 REDUCTIONS = {np.sum: "add", np.max: "maximum", np.min: "minimum", np.amax: "maximum",

@@ -1,53 +1,17 @@
 """Passes: each makes the list of nodes shorter or cheaper, with the same results.
 
 A pass is a function of the program that changes `program.nodes` (and the values in them). They run
-in the order of `PASSES`.
+in the order of `PASSES`. Here are those that leave things out; the others are in `quicker.py`.
 """
 
 import math
 
 import numpy as np
 
-from ..ops.index import is_basic
-from ..ops.nn import is_tall, ones
-from ..ops.random import Draw, Event
 from ..primitive import OPERATIONS
-from .program import Node, Value
-
-VIEWS = {np.reshape, np.transpose, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.ravel,
-         np.broadcast_to, np.flip, np.fliplr, np.flipud, np.diagonal, np.rot90, np.matrix_transpose,
-         np.linalg.matrix_transpose}  # fmt: skip
-
-
-def function_of(node):
-    """The NumPy function of a node, or the name of an operation of ours."""
-    public = node.operation.public
-    return node.operation.name if public is node.operation else public
-
-
-def is_view(node):
-    """Whether the output of a node is (normally) a view of its operand."""
-    f = function_of(node)
-    return f in VIEWS or (f == "getitem" and is_basic(node.params["index"]))
-
-
-def is_elementwise(node):
-    """Whether the output may be written over an operand of the same shape."""
-    f = function_of(node)
-    return f == "cleared" or (isinstance(f, np.ufunc) and f.signature is None)
-
-
-def replace_values(program, new):
-    """Put `new[v]` in the place of every Value v, everywhere."""
-
-    def resolve(v):
-        while v in new:
-            v = new[v]
-        return v
-
-    for node in program.nodes:
-        node.operands = [resolve(v) for v in node.operands]
-    program.results = [None if v is None else resolve(v) for v in program.results]
+from .nodes import function_of, is_elementwise, is_event, replace_values
+from .program import Value
+from .quicker import float_masks, max_by_columns, one_term, sum_by_product
 
 
 def prune(program):
@@ -88,16 +52,6 @@ def share(program):
             new[node.output] = seen[key]
     program.nodes = kept
     replace_values(program, new)
-
-
-def is_draw(node):
-    """Whether a node draws random numbers, so that two are never the same."""
-    return isinstance(node.operation, Draw)
-
-
-def is_event(node):
-    """Whether a node does more than compute: a draw, or a write to the state of a model."""
-    return isinstance(node.operation, Event)
 
 
 def identity(value):
@@ -226,118 +180,6 @@ def count_uses(program):
         for v in node.operands:
             uses[v] = uses.get(v, 0) + 1
     return uses
-
-
-def sum_by_product(program):
-    """Sum the rows or columns of a matrix as a product with ones, which BLAS does faster."""
-    kept = []
-    for node in program.nodes:
-        if is_along_matrix(node, {np.sum}) and node.operands[0].dtype.char in "fd":
-            first = node.params["axis"] in (0, (0,))
-            (x,) = node.operands
-            vector = ones(x.shape[0 if first else 1], x.dtype.char)
-            weights = Value(vector, const=vector)
-            operands = [weights, x] if first else [x, weights]
-            kept += in_its_place(node, Node(OPERATIONS[np.matmul], operands, {}, node.origin))
-        else:
-            kept.append(node)
-    program.nodes = kept
-
-
-def one_term(program):
-    """A product with a single number in it is a multiplication, or nothing if that number is 1.
-
-    Such are the products of one observation with one feature, and the sums over a batch of one. To
-    multiply is also safer: the product of BLAS takes 0 times nan for 0.
-    """
-    kept = []
-    for node in program.nodes:
-        x, one = node.operands if function_of(node) is np.matmul else (None, None)
-        if x is None or 1 not in (math.prod(x.shape), math.prod(one.shape)):
-            kept.append(node)
-            continue
-        if math.prod(one.shape) != 1:
-            x, one = one, x
-        shaped = in_shape(x, node.output.shape, node, kept)
-        if one.const is ones(1, x.dtype.char) and x.const is None:
-            node.operation, node.operands = OPERATIONS[np.reshape], [x]
-            node.params = {node.operation.names[1]: node.output.shape}
-        else:
-            node.operation = OPERATIONS[np.multiply]
-            node.operands = [shaped, in_shape(one, (), node, kept)]
-        kept.append(node)
-    program.nodes = kept
-
-
-def in_shape(value, shape, node, kept):
-    """A Value in another shape: itself, or a view that is added to the nodes `kept`."""
-    if value.shape == shape:
-        return value
-    reshape = OPERATIONS[np.reshape]
-    view = Node(reshape, [value], {reshape.names[1]: shape}, node.origin)
-    view.output = Value(np.empty(shape, value.dtype), node=view)
-    kept.append(view)
-    return view.output
-
-
-def float_masks(program):
-    """Turn a comparison into numbers before it is multiplied: NumPy then need not convert."""
-    kept = []
-    for node in program.nodes:
-        floats = node.output.dtype.char in "fd" and function_of(node) is np.multiply
-        for i, v in enumerate(node.operands if floats else ()):
-            other = node.operands[1 - i]
-            if v.dtype == bool and v.shape == node.output.shape and other.dtype != bool:
-                params = {"dtype": node.output.dtype}
-                mask = Node(OPERATIONS["cast"], [v], params, node.origin)
-                mask.output = Value(np.empty(v.shape, node.output.dtype), node=mask)
-                mask.output.name = "mask"
-                node.operands[i] = mask.output
-                kept.append(mask)
-        kept.append(node)
-    program.nodes = kept
-
-
-def max_by_columns(program):
-    """Compare short rows turned on their side: NumPy then takes them all at once."""
-    kept = []
-    for node in program.nodes:
-        extremes = {np.max, np.amax, np.min, np.amin}
-        if is_along_matrix(node, extremes) and node.params["axis"] not in (0, (0,)):
-            (x,) = node.operands
-            if is_tall(x.shape):
-                turned = Node(OPERATIONS[np.transpose], [x], {}, node.origin)
-                turned.output = Value(np.empty(x.shape[::-1], x.dtype), node=turned)
-                params = {"dtype": x.dtype}
-                copy = Node(OPERATIONS["cast"], [turned.output], params, node.origin)
-                copy.output = Value(np.empty(x.shape[::-1], x.dtype), node=copy)
-                top = Node(node.operation, [copy.output], {"axis": 0}, node.origin)
-                kept += [turned, copy, *in_its_place(node, top)]
-                continue
-        kept.append(node)
-    program.nodes = kept
-
-
-def is_along_matrix(node, functions):
-    """Whether a node reduces a matrix over one of its two axes by one of the functions."""
-    if function_of(node) not in functions or set(node.params) - {"axis", "keepdims"}:
-        return False
-    (x,) = node.operands
-    one = node.params.get("axis") in (0, (0,), 1, -1, (1,), (-1,))
-    return one and len(x.shape) == 2 and x.const is None
-
-
-def in_its_place(node, reduced):
-    """The nodes that give what `node` gave, from `reduced`, which lacks the axis."""
-    x, output = node.operands[0], node.output
-    if not node.params.get("keepdims"):
-        reduced.output, output.node = output, reduced
-        return [reduced]
-    length = x.shape[1 if node.params["axis"] in (0, (0,)) else 0]
-    reduced.output = Value(np.empty(length, output.dtype), node=reduced)
-    node.operation, node.operands = OPERATIONS[np.reshape], [reduced.output]
-    node.params = {OPERATIONS[np.reshape].names[1]: output.shape}
-    return [reduced, node]  # the axis of one element is only a view
 
 
 PASSES = [prune, unalias, fold, share, unspread, times_one, fold, scale_once, sum_by_product,

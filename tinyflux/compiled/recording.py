@@ -10,7 +10,8 @@ import numpy as np
 from ..params import Params
 from ..seeding import generator
 from .emitted import Emitted
-from .passes import is_draw, run_passes
+from .nodes import is_draw
+from .passes import run_passes
 from .program import Program, Value
 from .unchecked import unchecked
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .calls import is_number, spelling
 from .memory import Memory, is_opaque
-from .passes import is_view
+from .nodes import is_view
 
 # What the text may import from NumPy, and so must not be called by an argument.
 NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}

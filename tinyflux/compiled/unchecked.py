@@ -9,7 +9,7 @@ import copy
 
 import numpy as np
 
-from .passes import function_of, is_event, is_view, replace_values
+from .nodes import function_of, is_event, is_view, replace_values
 from .program import Node
 
 # What becomes nan if an operand is nan.

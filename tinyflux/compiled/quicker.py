@@ -1,0 +1,122 @@
+"""Passes that write down the same in a form that NumPy runs faster."""
+
+import math
+
+import numpy as np
+
+from ..ops.nn import is_tall, ones
+from ..primitive import OPERATIONS
+from .nodes import function_of
+from .program import Node, Value
+
+
+def sum_by_product(program):
+    """Sum the rows or columns of a matrix as a product with ones, which BLAS does faster."""
+    kept = []
+    for node in program.nodes:
+        if is_along_matrix(node, {np.sum}) and node.operands[0].dtype.char in "fd":
+            first = node.params["axis"] in (0, (0,))
+            (x,) = node.operands
+            vector = ones(x.shape[0 if first else 1], x.dtype.char)
+            weights = Value(vector, const=vector)
+            operands = [weights, x] if first else [x, weights]
+            kept += in_its_place(node, Node(OPERATIONS[np.matmul], operands, {}, node.origin))
+        else:
+            kept.append(node)
+    program.nodes = kept
+
+
+def one_term(program):
+    """A product with a single number in it is a multiplication, or nothing if that number is 1.
+
+    Such are the products of one observation with one feature, and the sums over a batch of one. To
+    multiply is also safer: the product of BLAS takes 0 times nan for 0.
+    """
+    kept = []
+    for node in program.nodes:
+        x, one = node.operands if function_of(node) is np.matmul else (None, None)
+        if x is None or 1 not in (math.prod(x.shape), math.prod(one.shape)):
+            kept.append(node)
+            continue
+        if math.prod(one.shape) != 1:
+            x, one = one, x
+        shaped = in_shape(x, node.output.shape, node, kept)
+        if one.const is ones(1, x.dtype.char) and x.const is None:
+            node.operation, node.operands = OPERATIONS[np.reshape], [x]
+            node.params = {node.operation.names[1]: node.output.shape}
+        else:
+            node.operation = OPERATIONS[np.multiply]
+            node.operands = [shaped, in_shape(one, (), node, kept)]
+        kept.append(node)
+    program.nodes = kept
+
+
+def in_shape(value, shape, node, kept):
+    """A Value in another shape: itself, or a view that is added to the nodes `kept`."""
+    if value.shape == shape:
+        return value
+    reshape = OPERATIONS[np.reshape]
+    view = Node(reshape, [value], {reshape.names[1]: shape}, node.origin)
+    view.output = Value(np.empty(shape, value.dtype), node=view)
+    kept.append(view)
+    return view.output
+
+
+def max_by_columns(program):
+    """Compare short rows turned on their side: NumPy then takes them all at once."""
+    kept = []
+    for node in program.nodes:
+        extremes = {np.max, np.amax, np.min, np.amin}
+        if is_along_matrix(node, extremes) and node.params["axis"] not in (0, (0,)):
+            (x,) = node.operands
+            if is_tall(x.shape):
+                turned = Node(OPERATIONS[np.transpose], [x], {}, node.origin)
+                turned.output = Value(np.empty(x.shape[::-1], x.dtype), node=turned)
+                params = {"dtype": x.dtype}
+                copy = Node(OPERATIONS["cast"], [turned.output], params, node.origin)
+                copy.output = Value(np.empty(x.shape[::-1], x.dtype), node=copy)
+                top = Node(node.operation, [copy.output], {"axis": 0}, node.origin)
+                kept += [turned, copy, *in_its_place(node, top)]
+                continue
+        kept.append(node)
+    program.nodes = kept
+
+
+def float_masks(program):
+    """Turn a comparison into numbers before it is multiplied: NumPy then need not convert."""
+    kept = []
+    for node in program.nodes:
+        floats = node.output.dtype.char in "fd" and function_of(node) is np.multiply
+        for i, v in enumerate(node.operands if floats else ()):
+            other = node.operands[1 - i]
+            if v.dtype == bool and v.shape == node.output.shape and other.dtype != bool:
+                params = {"dtype": node.output.dtype}
+                mask = Node(OPERATIONS["cast"], [v], params, node.origin)
+                mask.output = Value(np.empty(v.shape, node.output.dtype), node=mask)
+                mask.output.name = "mask"
+                node.operands[i] = mask.output
+                kept.append(mask)
+        kept.append(node)
+    program.nodes = kept
+
+
+def is_along_matrix(node, functions):
+    """Whether a node reduces a matrix over one of its two axes by one of the functions."""
+    if function_of(node) not in functions or set(node.params) - {"axis", "keepdims"}:
+        return False
+    (x,) = node.operands
+    one = node.params.get("axis") in (0, (0,), 1, -1, (1,), (-1,))
+    return one and len(x.shape) == 2 and x.const is None
+
+
+def in_its_place(node, reduced):
+    """The nodes that give what `node` gave, from `reduced`, which lacks the axis."""
+    x, output = node.operands[0], node.output
+    if not node.params.get("keepdims"):
+        reduced.output, output.node = output, reduced
+        return [reduced]
+    length = x.shape[1 if node.params["axis"] in (0, (0,)) else 0]
+    reduced.output = Value(np.empty(length, output.dtype), node=reduced)
+    node.operation, node.operands = OPERATIONS[np.reshape], [reduced.output]
+    node.params = {OPERATIONS[np.reshape].names[1]: output.shape}
+    return [reduced, node]  # the axis of one element is only a view
