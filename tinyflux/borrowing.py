@@ -39,7 +39,7 @@ def check(tape):
 
 
 def written_to(name, shape):
-    """That an operand is not any more what it was."""
+    """The error for an operand that is not any more what it was."""
     return MutationError(
         f"{name}: an operand of shape {shape} was written to after it had been recorded, so its "
         "derivative would be wrong. Give it a copy, or write into another array."

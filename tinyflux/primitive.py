@@ -9,11 +9,12 @@ There are four forms, and each is one statement that says everything about its o
     a NumPy function written in terms of others; it needs no rule.
 `primitive(rule, ...)`
     above a kernel of ours, for what NumPy lacks.
-`fused(kernel, rule)`
-    above a definition in NumPy terms: a faster way to compute the same, and its derivative.
+`fused(kernel, joint)`
+    above a definition in NumPy terms: a faster way to compute the same, and all its slopes at once.
 
 Arrays are positional, everything else (axis, keepdims, ...) is keyword. Rules are plain NumPy, so
-they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike.
+they run on arrays (the backward pass) and on Tensors (the derivative of the derivative) alike;
+only those of a fused operation need not, because its definition is differentiated instead.
 No rule needs to care about broadcasting, dtypes or accumulation: `gradient.py` does, once.
 
 What runs when an operation is called is `Operation.__call__`; NumPy's own functions reach it
@@ -36,8 +37,8 @@ from .errors import foreign, out_refused
 from .tape import open_tape
 from .tensor import Mark, Tensor, new
 
-OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function (or itself)
-IN_PLACE: dict[Any, Operation] = {}  # elementwise ones that can overwrite their input: `dense`
+OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function, or by name
+IN_PLACE: dict[Any, Operation] = {}  # those that can overwrite their input, as in `dense`
 PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_gradient`
 
 
@@ -45,7 +46,7 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
 
-NO_MARK = Mark()  # of no value: where no tape is open
+NO_MARK = Mark()  # what no value has: in the place of the tape's where none is open
 
 
 class Sample(NamedTuple):
@@ -78,7 +79,11 @@ class Operation:
     body : callable or None
         For `fused`: the definition; for `composed`: all there is.
     needs : tuple of tuples, optional
-        For each operand, the positions of those that its derivative reads; None: of all.
+        For each operand, the positions of those that its derivative reads; None: of all, unless
+        no rule takes operands at all.
+    read : tuple, range or dict
+        The positions of the operands that some derivative reads; a dict, where `needs` is given,
+        says by which.
     samples, domain
         Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
@@ -214,7 +219,7 @@ def takes_no_operand(r):
 
 
 def read_by(rules, joint, needs):
-    """The positions of the operands that rules read; with `needs` a dict that says which rules."""
+    """`Operation.read`: none, all (a range without end), or {operand: the rules that read it}."""
     if needs is not None:
         found = sorted({i for read in needs for i in read})
         return {i: {k for k, read in enumerate(needs) if i in read} for i in found}

@@ -1,7 +1,8 @@
 """From tape to NumPy source: record, lower to NumPy calls, make it cheaper, write it down.
 
-`trace.py` records, `program.py` lowers, `passes.py` makes it cheaper, `source.py` writes the text,
-`emitted.py` and `recording.py` run it, `guards.py` watches what the recording relied on, and
+`trace.py` records, `program.py` lowers, `passes.py` and `quicker.py` make it cheaper, `memory.py`
+says where values stand, `calls.py` and `source.py` write the text, `emitted.py`, `recording.py` and
+`trainer.py` run it, `guards.py` and `witness.py` watch what the recording relied on, and
 `function.py` is what a user holds.
 """
 

@@ -49,3 +49,8 @@ def replace_values(program, new):
     for node in program.nodes:
         node.operands = [resolve(v) for v in node.operands]
     program.results = [None if v is None else resolve(v) for v in program.results]
+
+
+def is_number(const):
+    """Whether an operand is a plain number."""
+    return isinstance(const, (int, float, np.generic)) and not isinstance(const, (bool, np.bool_))

@@ -1,7 +1,7 @@
 """Passes: each makes the list of nodes shorter or cheaper, with the same results.
 
 A pass is a function of the program that changes `program.nodes` (and the values in them). They run
-in the order of `PASSES`. Here are those that leave things out; the others are in `quicker.py`.
+in the order of `PASSES`. Here are those that simplify; `quicker.py` has those that choose a form.
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from ..primitive import OPERATIONS
-from .nodes import function_of, is_elementwise, is_event, replace_values
+from .nodes import function_of, is_elementwise, is_event, is_number, replace_values
 from .program import Value
 from .quicker import float_masks, max_by_columns, one_term, sum_by_product
 
@@ -89,7 +89,7 @@ def fold(program):
 
 
 def unspread(program):
-    """Use a number itself where it was spread out to the shape of the other operand."""
+    """Use a value itself where it was spread out to the shape of the other operand."""
     for node in program.nodes:
         if is_elementwise(node):
             for i, v in enumerate(node.operands):
@@ -168,9 +168,7 @@ def scaling(node):
 
 def factor_of(value):
     """The number that a Value is, or None."""
-    const = value.const
-    is_number = isinstance(const, (int, float, np.generic))
-    return float(const) if is_number and not isinstance(const, (bool, np.bool_)) else None
+    return float(value.const) if is_number(value.const) else None
 
 
 def count_uses(program):

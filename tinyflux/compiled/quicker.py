@@ -34,19 +34,21 @@ def one_term(program):
     """
     kept = []
     for node in program.nodes:
-        x, one = node.operands if function_of(node) is np.matmul else (None, None)
-        if x is None or 1 not in (math.prod(x.shape), math.prod(one.shape)):
+        x, single = node.operands if function_of(node) is np.matmul else (None, None)
+        if x is None or 1 not in (math.prod(x.shape), math.prod(single.shape)):
             kept.append(node)
             continue
-        if math.prod(one.shape) != 1:
-            x, one = one, x
-        shaped = in_shape(x, node.output.shape, node, kept)
-        if one.const is ones(1, x.dtype.char) and x.const is None:
+        if math.prod(single.shape) != 1:
+            x, single = single, x
+        if single.const is ones(1, x.dtype.char) and x.const is None:  # made once: the same array
             node.operation, node.operands = OPERATIONS[np.reshape], [x]
             node.params = {node.operation.names[1]: node.output.shape}
         else:
-            node.operation = OPERATIONS[np.multiply]
-            node.operands = [shaped, in_shape(one, (), node, kept)]
+            operands = [
+                in_shape(x, node.output.shape, node, kept),
+                in_shape(single, (), node, kept),
+            ]
+            node.operation, node.operands = OPERATIONS[np.multiply], operands
         kept.append(node)
     program.nodes = kept
 

@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from .calls import is_number, spelling
+from .calls import spelling
 from .memory import Memory, is_opaque
-from .nodes import is_view
+from .nodes import is_number, is_view
 
 # What the text may import from NumPy, and so must not be called by an argument.
 NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}

@@ -11,14 +11,16 @@ class Trainer:
     loss : callable
         The loss for a list of arguments; the gradients stand in their places then.
     gradients : list of numpy.ndarray or None
-        Of the last step, in the order of the parameters; None where the loss has no influence.
+        Of the last step, in the order of the parameters; None for those without influence on it.
+    prepared : Prepared
+        The update, valid until the parameters or the optimiser change in kind.
     """
 
     def __init__(self, recording, opt, tensors):
-        self.recording, self.opt = recording, opt
+        self.recording = recording
         reached = [v is not None for v in recording.program.results[1:]]
-        self.tensors = [t for t, yes in zip(tensors, reached) if yes]
-        self.prepared = opt.prepare(self.tensors, [t.data for t in self.tensors])
+        moving = [t for t, yes in zip(tensors, reached) if yes]
+        self.prepared = opt.prepare(moving, [t.data for t in moving])
         places = iter(self.prepared.places)
         wanted = [next(places) if yes else None for yes in reached]
         self.emitted = recording.unchecked or recording
@@ -30,7 +32,7 @@ class Trainer:
     def update(self, arguments, then):
         """Change the parameters by the gradients of this loss, and make the calls `then`."""
         try:
-            self.prepared.run(self.found, True, then)
+            self.prepared.run(self.found, gathered=True, then=then)
         except FloatingPointError:
             if self.emitted is self.recording:
                 raise
@@ -38,4 +40,4 @@ class Trainer:
             self.emitted, self.recording.trusts = self.recording, False
             self.loss = partial(self.emitted.guarded, self.recording.bind(self.gradients)[0])
             self.loss(arguments)
-            self.prepared.run(self.found, True, then)
+            self.prepared.run(self.found, gathered=True, then=then)
