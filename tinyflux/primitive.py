@@ -114,7 +114,8 @@ class Operation:
         self.__name__ = self.name
         self.needs = needs
         self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
-        self.read = read_by(self.rules, joint, needs)
+        plain = all(r is None or short for r, short in zip(self.rules, self._short))
+        self.read = read_by(plain and joint is None, needs)
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -218,12 +219,14 @@ def takes_no_operand(r):
     return code is not None and code.co_argcount == 2 and not code.co_flags & 0x04
 
 
-def read_by(rules, joint, needs):
-    """`Operation.read`: none, all (a range without end), or {operand: the rules that read it}."""
+def read_by(plain, needs):
+    """`Operation.read`: {operand: the rules that read it}, or all (a range without end).
+
+    Or none: `plain` says that no rule takes operands.
+    """
     if needs is not None:
         found = sorted({i for read in needs for i in read})
         return {i: {k for k, read in enumerate(needs) if i in read} for i in found}
-    plain = joint is None and all(r is None or takes_no_operand(r) for r in rules)
     return () if plain else range(sys.maxsize)
 
 

@@ -169,8 +169,7 @@ def normalised():
 
 def recurrent(steps=8, n=32):
     """A recurrent layer, 8-32 tanh, over 8 steps of time, batch 32, mse of its last state."""
-    (Wx, Wh, Wo), (bx, b, bo) = parameters(8, 32, 32, 1)
-    del bx
+    (Wx, Wh, Wo), (_, b, bo) = parameters(8, 32, 32, 1)
     rng = np.random.default_rng(1)
     x = rng.standard_normal((steps, n, 8)).astype("f4")
     y = rng.standard_normal((n, 1)).astype("f4")

@@ -58,10 +58,15 @@ def in_shape(value, shape, node, kept):
     if value.shape == shape:
         return value
     reshape = OPERATIONS[np.reshape]
-    view = Node(reshape, [value], {reshape.names[1]: shape}, node.origin)
-    view.output = Value(np.empty(shape, value.dtype), node=view)
-    kept.append(view)
-    return view.output
+    kept.append(made(reshape, value, {reshape.names[1]: shape}, shape, value.dtype, node.origin))
+    return kept[-1].output
+
+
+def made(operation, operand, params, shape, dtype, origin):
+    """A new node of one operand, with an output of this shape and type."""
+    node = Node(operation, [operand], params, origin)
+    node.output = Value(np.empty(shape, dtype), node=node)
+    return node
 
 
 def max_by_columns(program):
@@ -72,11 +77,9 @@ def max_by_columns(program):
         if is_along_matrix(node, extremes) and node.params["axis"] not in (0, (0,)):
             (x,) = node.operands
             if is_tall(x.shape):
-                turned = Node(OPERATIONS[np.transpose], [x], {}, node.origin)
-                turned.output = Value(np.empty(x.shape[::-1], x.dtype), node=turned)
-                params = {"dtype": x.dtype}
-                copy = Node(OPERATIONS["cast"], [turned.output], params, node.origin)
-                copy.output = Value(np.empty(x.shape[::-1], x.dtype), node=copy)
+                like, params = (x.shape[::-1], x.dtype, node.origin), {"dtype": x.dtype}
+                turned = made(OPERATIONS[np.transpose], x, {}, *like)
+                copy = made(OPERATIONS["cast"], turned.output, params, *like)
                 top = Node(node.operation, [copy.output], {"axis": 0}, node.origin)
                 kept += [turned, copy, *in_its_place(node, top)]
                 continue
@@ -92,9 +95,8 @@ def float_masks(program):
         for i, v in enumerate(node.operands if floats else ()):
             other = node.operands[1 - i]
             if v.dtype == bool and v.shape == node.output.shape and other.dtype != bool:
-                params = {"dtype": node.output.dtype}
-                mask = Node(OPERATIONS["cast"], [v], params, node.origin)
-                mask.output = Value(np.empty(v.shape, node.output.dtype), node=mask)
+                dtype = node.output.dtype
+                mask = made(OPERATIONS["cast"], v, {"dtype": dtype}, v.shape, dtype, node.origin)
                 mask.output.name = "mask"
                 node.operands[i] = mask.output
                 kept.append(mask)
