@@ -783,7 +783,7 @@ def test_the_best_parameters_come_back_all_or_none():
 
 INTERRUPTED = """
 import signal, time
-from itertools import repeat
+from itertools import count, repeat
 import numpy as np, tinyflux as flux
 
 def whole(make):
@@ -796,7 +796,11 @@ def whole(make):
     begun = time.perf_counter()
     flux.train_(loss, ps, [()] * 4, opt)
     steps, usual = 5, time.perf_counter() - begun
-    for k in range(0, 200, STRIDE):
+    for k in count(0, STRIDE):
+        if k >= 200:
+            if len(seen) > 1:
+                break
+            usual *= 1.5  # the machine is busier than it was: no step ever ended in the time
         done = 0
         try:
             signal.setitimer(signal.ITIMER_REAL, usual * (0.02 + k % 97 / 97))
@@ -810,7 +814,6 @@ def whole(make):
         assert steps + done <= t <= steps + done + 1, (steps, done, t)
         seen.add(t - steps)
         steps = t
-    assert len(seen) > 1
     assert flux.gradient(lambda x: x * x, 3.0) == (6.0,)
 
 def interrupt(number, frame):
@@ -965,7 +968,7 @@ def test_parameters_without_gradient_do_not_slow_adam_down():
         begun = time.perf_counter()
         opt.step_([w], [w.data], [zero])
         times.append(time.perf_counter() - begun)
-    early, late = np.median(times[50:350]), np.median(times[-300:])
+    early, late = min(times[50:350]), min(times[-300:])
     assert late < 2.5 * early  # 6 to 30 times as long without the flush
     state = opt.state(w)
     assert not ((state["m"] != 0) & (np.abs(state["m"]) < np.finfo("f4").tiny)).any()

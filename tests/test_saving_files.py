@@ -417,10 +417,10 @@ def test_a_million_members_are_refused_at_once(tmp_path):
     data = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 0, 0, 0, 0, 0, 0) * 10**6
     data += b"PK\5\6" + bytes(16) + struct.pack("<H", 82) + b"tinyflux 1 sha256 "
     (tmp_path / "x.npz").write_bytes(resealed(data + bytes(64)))
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(flux.CheckpointError):
         flux.load_(tmp_path / "x.npz", model())
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -870,5 +870,6 @@ def test_forty_kills_of_forked_savers(tmp_path):
         import kills
     finally:
         sys.path.pop(0)
-    report = kills.attempts(either(40, 20), str(tmp_path / "x.npz"), seed=0)
-    assert report["lost"] == 0 and report["left"] == 0 and report["saves"] > 0
+    n = either(40, 20)
+    report = kills.attempts(n, str(tmp_path / "x.npz"), seed=0)
+    assert report["lost"] == 0 and report["left"] == 0 and report["saves"] >= n // 2
