@@ -16,7 +16,7 @@ step, with everything prepared that stays the same.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from math import isfinite
 from operator import attrgetter, setitem
@@ -26,7 +26,7 @@ import numpy as np
 
 from tinyflux.atomic import at_once
 from tinyflux.checks import shown
-from tinyflux.optimise.groups import FLUSH, SHRUNK, Group, blocks, renewed, work_array
+from tinyflux.optimise.groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
 from tinyflux.optimise.writing import in_one_pass, is_straight, written_down
 
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
@@ -61,9 +61,10 @@ class Lane:
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
         self.gathers = not self.home and any(leaf.reads_x for leaf in leaves)
         whole = plan.careful or not self.home
-        self.out: Any = np.empty(group.size, group.dtype) if whole else None
-        self.x = x.reshape(-1) if self.home else np.empty_like(self.out)
-        self.inputs: list[Any] = [None if self.home and not plan.careful else np.empty_like(self.x)]
+        new = partial(aligned, group.size, group.dtype)
+        self.out: Any = new() if whole else None
+        self.x = x.reshape(-1) if self.home else new()
+        self.inputs: list[Any] = [None if self.home and not plan.careful else new()]
         self.moments = group.moments
         if plan.careful:
             self.moments = [[np.empty_like(m) for m in ms] for ms in group.moments]
@@ -74,7 +75,7 @@ class Lane:
         for stage in plan.stages[:-1]:
             # A clip works in place, but not on the gradient that others look at.
             own = stage or len(self.inputs) == 1
-            self.inputs.append(np.empty_like(self.x) if own else self.inputs[-1])
+            self.inputs.append(new() if own else self.inputs[-1])
         if not plan.stages[-1]:
             self.out = self.inputs[-1]
         alone = len(leaves) == 1 and self.home and not plan.careful
@@ -200,7 +201,8 @@ class Plan:
                 self.clips.append(k)
         straight = all(is_straight(type(leaves[k])) for k in chain(*self.stages))
         self.careful = bool(self.clips) or not leaves or not straight
-        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: work_array(dtype))
+        longest = max((blocks(group.size)[0].stop for group in groups if group.size), default=0)
+        self.scratch: Callable[..., np.ndarray] = cache(lambda dtype, i: aligned(longest, dtype))
         self.lanes: list[Lane] = []
         self.gather: list[tuple[np.ndarray, int]] = []  # part of a flat array, which gradient
         self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # part of a flat array, parameter

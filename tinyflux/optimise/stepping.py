@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyflux.atomic import at_once
 from tinyflux.checks import as_array, as_integer, numeric, shown
-from tinyflux.optimise.groups import Group, join
+from tinyflux.optimise.groups import Group, aligned, join
 from tinyflux.optimise.plan import Plan, agree
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
@@ -97,7 +97,7 @@ class Stepper:
         """See to it that `key` has a group that fits `x`; moments are at least float32."""
         at, dtype = id(key), np.promote_types(x.dtype, np.float32)
         if at not in self._entries:
-            moments = [[np.zeros(x.size, dtype) for _ in leaf.moments] for leaf in leaves]
+            moments = [[aligned(x.size, dtype, np.zeros) for _ in leaf.moments] for leaf in leaves]
             scales = [(1.0,) * len(leaf.moments) for leaf in leaves]
             self._watch(key, Group([at], [x.shape], dtype, 0, moments, scales, _NEW))
         group = self._entries[at][1]
