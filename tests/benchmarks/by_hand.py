@@ -3,19 +3,19 @@
     python tests/benchmarks/by_hand.py
 
 Each step is a loss with its gradients and an SGD update, float32, one BLAS thread. The hand-written
-ones are in-place NumPy with every buffer laid out beforehand. All of a kind are timed in turn,
-round by round; the figure is the median time of a step, and its median ratio to the one by hand.
+ones are in-place NumPy with every buffer laid out beforehand. It prints the median time of a step
+and its median ratio to the one by hand. `steps.py` does the same for three networks with ADAM, and
+asks PyTorch and JAX too.
 """
 
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import statistics
-import time
 from itertools import pairwise
 
 import numpy as np
+from timing import in_turn, on_one_core, report
 
 import tinyflux as flux
 from tinyflux import losses
@@ -216,17 +216,8 @@ def recurrent(steps=8, n=32):
     return step, loss, model, (x, y)
 
 
-def timed(run, times):
-    """Seconds per step."""
-    start = time.perf_counter()
-    run(times)
-    return (time.perf_counter() - start) / times
-
-
 def main(rounds=15, seconds=0.03):
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    found = {}
+    on_one_core()
     for make in (tanh_single, gelu_classes, normalised, recurrent):
         step, loss, model, datum = make()
         ps, hot, opt = flux.params(model), flux.compiled(loss), flux.SGD(float(LR))
@@ -238,17 +229,7 @@ def main(rounds=15, seconds=0.03):
             "compiled": lambda n, a=(hot, ps), d=datum, o=opt: flux.train_(*a, [d] * n, o),
             "eager": lambda n, a=(loss, ps), d=datum, o=opt: flux.train_(*a, [d] * n, o),
         }
-        times = max(3, int(seconds / timed(ways["by hand"], 20)))
-        runs = {name: [] for name in ways}
-        for _ in range(rounds):
-            for name, way in ways.items():
-                runs[name].append(timed(way, times))
-        for name, seen in runs.items():
-            ratio = statistics.median(a / b for a, b in zip(seen, runs["by hand"]))
-            found[make.__name__, name] = ratio
-            micro = 1e6 * statistics.median(seen)
-            print(f"{make.__name__:14} {name:10} {micro:9.1f} us  {ratio:5.2f}")
-    return found
+        report(make.__name__, in_turn(ways, rounds, seconds))
 
 
 if __name__ == "__main__":
