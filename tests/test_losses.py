@@ -343,6 +343,7 @@ def test_label_smoothing(alpha, dtype):
     np.testing.assert_allclose(soft, y * (1 - alpha) + alpha / 4, rtol=1e-6)
     np.testing.assert_allclose(soft.sum(axis=-1), 1, rtol=1e-6)
     np.testing.assert_allclose(losses.label_smoothing(y.T, alpha, axis=0), soft.T)
+    np.testing.assert_allclose(losses.label_smoothing(y[None], alpha), soft[None])
     two = losses.label_smoothing(np.array([0, 1], dtype), alpha, axis=None)
     np.testing.assert_allclose(two, [alpha / 2, 1 - alpha / 2], rtol=1e-6)
 

@@ -6,6 +6,7 @@ import inspect
 import pickle
 import weakref
 from functools import partial
+from itertools import chain
 from operator import setitem
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.suites import either, examples
 from tinyflux import optimise as opts
 from tinyflux.optimise import (
     ADAM,
+    ADAMW,
     SGD,
     ClipNorm,
     ClipValue,
@@ -412,6 +414,18 @@ def test_large_parameters_take_fewer_passes(monkeypatch):
         prepared = rule.prepare([key], [key.data])
         names = [call[0].__name__ for call in prepared.plan.lanes[0].template]
         assert len([name for name in names if name != "negative"]) == passes
+
+
+@pytest.mark.parametrize("make", [ADAM, lambda: Optimiser(ADAMW(), ClipNorm(1.0))])
+@pytest.mark.parametrize("size", [7, 40_000])
+def test_what_is_written_to_begins_at_a_line_of_the_cache(make, size):
+    """Where it does not, a product of two arrays takes twice as long."""
+    keys = [Key(np.ones(size, "f4")), Key(np.ones((3, 5), "f4"))]
+    for lane in make().prepare(keys, [key.data for key in keys]).plan.lanes:
+        arrays = [*chain(*lane.group.moments), lane.out, *lane.inputs]
+        work = [u for _, stages in lane.blocks for links in stages for _, _, u, *_ in links]
+        for a in [*arrays, work[0]]:
+            assert a is None or a.ctypes.data % 64 == 0
 
 
 def test_two_calls_become_one_only_where_nobody_reads_what_is_left_out():

@@ -14,6 +14,7 @@ import tinyflux as flux
 from tests.suites import examples
 from tests.test_values_extremes import WIDE, both, check, long_sigmoid, long_softplus, slope
 from tinyflux import losses
+from tinyflux.ops.nn import ones
 
 thorough = settings(max_examples=examples(40), deadline=None, derandomize=True)
 sizes = st.sampled_from([1e-8, 1.0, 20.0, 37.0, 89.0, 100.0, 710.0, 1e4, 1e10, 1e30])
@@ -169,6 +170,13 @@ def test_cross_entropy_of_probabilities(dtype, x):
         assert np.isfinite(g).all() and g.dtype == dtype
         # near 1 the sum 1 - p + eps has no more digits than eps
         check(g, slopes, few, where=(y > 0) | (w < 0.9))
+
+
+def test_the_ones_that_all_sums_share_cannot_be_written_to():
+    shared = ones(3, "f")
+    assert shared is ones(3, "f")
+    with pytest.raises(ValueError, match="read-only"):
+        shared[0] = 2
 
 
 def test_every_loss_is_silent_where_numpy_may_raise():
