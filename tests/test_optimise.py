@@ -428,6 +428,18 @@ def test_what_is_written_to_begins_at_a_line_of_the_cache(make, size):
             assert a is None or a.ctypes.data % 64 == 0
 
 
+def test_parameters_are_gathered_only_for_rules_that_look_at_them():
+    class Own(SGD):
+        def delta(self, x, g, u, lr):
+            np.multiply(x + g, lr, out=u)
+
+    keys = [Key(np.ones(2)), Key(np.ones(3))]
+    clipped = Optimiser(SGD(), ClipNorm(1.0))
+    for rule, looks in [(ADAM(), False), (clipped, False), (ADAMW(), True), (Own(), True)]:
+        (lane,) = rule.prepare(keys, [key.data for key in keys]).plan.lanes
+        assert lane.gathers is looks
+
+
 def test_two_calls_become_one_only_where_nobody_reads_what_is_left_out():
     x, y, u, c = np.ones(3), np.ones(3), np.empty(3), np.array(0.5)
     product, total = (np.multiply, x, c, u), (np.add, y, u, y)

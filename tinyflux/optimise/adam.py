@@ -50,7 +50,6 @@ class ADAM(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
-    reads_x = False
 
     def fade(self, m, v, *others) -> Numbers:
         b1, b2 = self.beta
@@ -106,7 +105,6 @@ class ADAMW(ADAM):
     beta: Betas = (0.9, 0.999)
     decay: Rate = 0.0
     scratch = 1
-    reads_x = True
 
     def constants(self, t, n, m, v, *_) -> Numbers:
         return *super().constants(t, n, m, v), self.lr * self.decay
@@ -194,7 +192,6 @@ class AdaMax(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments = ("m", "top")
-    reads_x = False
 
     def fade(self, m, top) -> Numbers:
         b1, b2 = self.beta
@@ -370,7 +367,6 @@ class AdaBelief(UpdateRule):
     beta: Betas = (0.9, 0.999)
     eps: Rate = 1e-8
     moments = ("m", "s")
-    reads_x = False
 
     def fade(self, m, s) -> Numbers:
         b1, b2 = self.beta

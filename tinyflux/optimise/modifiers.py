@@ -171,7 +171,6 @@ class ClipValue(UpdateRule):
     """
 
     threshold: Positive
-    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.threshold, -self.threshold
@@ -212,7 +211,6 @@ class ClipNorm(UpdateRule):
     threshold: Positive
     whole: Flag = False
     elementwise = False
-    reads_x = False
 
     def norms(self, arrays: Sequence[np.ndarray]) -> list[float]:
         """Return the norm of each array, or the one of all, once for each array."""
@@ -275,7 +273,6 @@ class ExpDecay(UpdateRule):
     decay_step: Period = 1000
     clip: Unit = 1e-4
     start: Count = 0
-    reads_x = False
 
     def factor(self, n: int) -> float:
         """Return the factor of step n = 1, 2, ...
@@ -317,7 +314,6 @@ class InvDecay(UpdateRule):
     """
 
     gamma: Rate = 0.001
-    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return (1 / (1 + self.gamma * n),)

@@ -27,7 +27,7 @@ import numpy as np
 from tinyflux.atomic import at_once
 from tinyflux.checks import shown
 from tinyflux.optimise.groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
-from tinyflux.optimise.writing import in_one_pass, is_straight, written_down
+from tinyflux.optimise.writing import in_one_pass, is_straight, reads, written_down
 
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
 
@@ -59,7 +59,6 @@ class Lane:
         self.xs = [plan.arrays[i] for i in members]
         x = self.xs[0]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
-        self.gathers = not self.home and any(leaf.reads_x for leaf in leaves)
         whole = plan.careful or not self.home
         new = partial(aligned, group.size, group.dtype)
         self.out: Any = new() if whole else None
@@ -82,6 +81,7 @@ class Lane:
         # BLAS would work on a copy of what is not aligned.
         self.large = alone and group.size >= LARGE and self.x.flags.aligned
         self.blocks = [self.block(where, leaves, plan) for where in blocks(group.size)]
+        self.gathers = not self.home and self.reads_x(leaves)
         self.template = self.write(leaves, plan.careful)
         self.holes = [i for i, call in enumerate(self.template) if Hole in map(type, call)]
         self.calls = [] if self.holes else self.template
@@ -103,6 +103,17 @@ class Lane:
                 links.append((k, self.x[where], u, *moments, *work, *numbers))
             stages.append(links)
         return where, stages
+
+    def reads_x(self, leaves: tuple) -> bool:
+        """Whether some rule looks at the parameter; who is not written down may."""
+        for _, stages in self.blocks[:1]:
+            for k, x, u, *rest in chain(*stages):
+                kind = type(leaves[k])
+                if not is_straight(kind):
+                    return True
+                if reads(written_down(kind.delta, leaves[k], x, u, u, *rest), x):
+                    return True
+        return False
 
     def numbers(self, k: int, leaf: Any, n: int) -> tuple[float, ...]:
         """The constants of a rule at its next step; its moments fade."""

@@ -64,8 +64,6 @@ class UpdateRule(Declared):
         The arrays kept for every parameter; they start at 0.
     scratch : int
         How many work arrays `delta` needs besides `u`.
-    reads_x : bool
-        Whether `delta` looks at `x`; where no rule does, small parameters need not be gathered.
 
     Notes
     -----
@@ -91,7 +89,6 @@ class UpdateRule(Declared):
     moments: ClassVar[tuple[str, ...]] = ()
     scratch: ClassVar[int] = 0
     elementwise: ClassVar[bool] = True
-    reads_x: ClassVar[bool] = True
     delta: ClassVar[Callable[..., None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

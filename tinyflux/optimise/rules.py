@@ -37,7 +37,6 @@ class SGD(UpdateRule):
     """
 
     lr: Rate = 0.1
-    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return (self.lr,)
@@ -71,7 +70,6 @@ class Momentum(UpdateRule):
     lr: Rate = 0.01
     rho: Decay = 0.9
     moments = ("v",)
-    reads_x = False
 
     def fade(self, v) -> Numbers:
         return (self.rho * v,)
@@ -110,7 +108,6 @@ class Nesterov(UpdateRule):
     rho: Decay = 0.9
     moments = ("v",)
     scratch = 1
-    reads_x = False
 
     def fade(self, v) -> Numbers:
         return (self.rho * v,)
@@ -153,7 +150,6 @@ class RMSProp(UpdateRule):
     rho: Decay = 0.9
     eps: Rate = 1e-8
     moments = ("acc",)
-    reads_x = False
 
     def fade(self, acc) -> Numbers:
         return (self.rho * acc,)
@@ -197,7 +193,6 @@ class ADAGrad(UpdateRule):
     lr: Rate = 0.1
     eps: Rate = 1e-8
     moments = ("acc",)
-    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.eps, self.lr
@@ -239,7 +234,6 @@ class ADADelta(UpdateRule):
     eps: Rate = 1e-8
     moments = ("acc", "d")
     scratch = 1
-    reads_x = False
 
     def constants(self, t, n) -> Numbers:
         return self.rho, 1 - self.rho, self.eps

@@ -117,6 +117,11 @@ def _is_dead(u: Any, calls: list[tuple], work: list[Any]) -> bool:
     return True
 
 
+def reads(calls: list[tuple], array: Any) -> bool:
+    """Whether some call takes this array itself as an input."""
+    return any(a is array for call in calls for a in ends_of(call)[0])
+
+
 def ends_of(call: tuple) -> tuple[list[Any], Any]:
     """What a call reads, and what it writes to."""
     f, *args = call
