@@ -460,6 +460,32 @@ def test_modes(set_mode, outside, inside):
     assert np.any(trained(m) == 0) == inside
 
 
+def test_modes_are_those_of_layers_that_have_them():
+    class Resize:
+        mode = "nearest"
+
+        def __init__(self):
+            self.mode, self.drop = "bilinear", Dropout(0.5)
+
+        def __call__(self, x):
+            return self.drop(x)
+
+    class Halved(flux.layers.TwoModes):
+        def __call__(self, x):
+            return x / 2 if flux.layers.training(self) else x
+
+    m = Chain(Resize(), Halved())
+    assert flux.trainmode_(m)[0].mode == "bilinear" and m[0].drop.mode
+    assert set(m(X).ravel()) == {0, *X.ravel()}  # dropped or doubled, and halved
+    flux.testmode_(m)
+    assert (m(X) == X).all()
+    hot = flux.compiled(m)
+    for training in (False, True, False):
+        flux.trainmode_(m, training)
+        m[0].drop.p = 0
+        np.testing.assert_array_equal(hot(X), X / 2 if training else X)
+
+
 @pytest.mark.parametrize("mode", [None, 3, "train"])
 def test_mode_that_is_none(mode):
     with pytest.raises(ValueError, match='mode must be True, False or "auto"'):

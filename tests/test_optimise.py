@@ -881,6 +881,28 @@ def test_a_rule_that_is_written_down_is_made_of_ufuncs():
     assert (key.data == 1).all()
 
 
+def test_a_rule_of_ones_own_that_is_not_finished():
+    class Returning(SGD):
+        def delta(self, x, g, u, lr):
+            return lr * g
+
+    class NoDelta(UpdateRule):
+        lr: float = 0.1
+
+    class NoClip(UpdateRule):
+        elementwise = False
+
+    key = Key(np.ones(3))
+    for rule, said in [
+        (Returning(), r"Returning\.delta returned array.*leave the amount in u"),
+        (NoDelta(), r"NoDelta has no delta\(self, x, g, u"),
+        (Optimiser(NoClip(), SGD()), r"NoClip is not elementwise, but has no clip_\(self, arrays"),
+    ]:
+        with pytest.raises(TypeError, match=said):
+            stepped(rule, [key], [np.ones(3)])
+        assert (key.data == 1).all() and rule.state(key) == {}
+
+
 def test_plans_are_bounded():
     opt = SGD(0.1)
     for _ in range(40):

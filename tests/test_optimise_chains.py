@@ -263,6 +263,16 @@ def test_scheduler_sets_a_field():
     assert momentum.rho == 0.5
 
 
+@pytest.mark.parametrize("schedule", [S.OneCycle(4, 1.0), S.Poly(1.0, 1, 4)])
+def test_a_schedule_may_end_with_the_training(schedule):
+    w = flux.Tensor([1.0])
+    loss, opt = lambda x: np.sum(w * x), SGD()
+    history = flux.train_(loss, flux.params(w), [1.0] * 4, opt, cb=Scheduler(opt, schedule))
+    assert len(history) == 4 and opt.lr == schedule(4)
+    with pytest.raises(ValueError, match="ends at step 4; got step 5"):
+        flux.train_(loss, flux.params(w), [1.0] * 5, opt, cb=Scheduler(opt, schedule))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_parameters_take_the_same_steps(dtype):
     """BLAS does their last two passes in one, with one rounding less."""

@@ -955,6 +955,29 @@ def test_the_order_of_the_axes_in_memory_changes_little():
         np.testing.assert_allclose(v, values[0], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_exceptions_come_back_from_other_processes(protocol):
+    """As they are, pickled on their way."""
+    made = [kind("why") for kind in vars(flux).values() if kind_of_error(kind)]
+    made += [flux.NonFiniteLossError("why", 3, np.nan), wrong_shape()]
+    assert len(made) > 10
+    for error in made:
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is type(error) and str(again) == str(error)
+        assert repr(vars(again)) == repr(vars(error))
+
+
+def kind_of_error(kind):
+    return isinstance(kind, type) and issubclass(kind, flux.FluxError) and kind != flux.ShapeError
+
+
+def wrong_shape():
+    with pytest.raises(flux.ShapeError) as caught:
+        flux.Chain(flux.Dense(4, 3), flux.Dense(2, 1))(np.ones((5, 4)))
+    assert "layer 1 of Chain" in str(caught.value)
+    return caught.value
+
+
 # --- the processor -------------------------------------------------------------------------------
 
 

@@ -774,6 +774,11 @@ def test_after_stop_it_saves_and_after_ctrl_c_it_does_not(tmp_path, monkeypatch)
         ({"every": 1, "path": "a{loss}.npz"}, ValueError, "only {epoch} and {step}"),
         ({"every": 1, "path": "a{}.npz"}, ValueError, "only {epoch} and {step}"),
         ({"every": 1, "path": 5}, TypeError, "path is 5"),
+        ({"every": 1, "path": "x.pth"}, ValueError, "checkpoint: the path must end in .npz"),
+        ({"every": 1, "path": "no/x.npz"}, FileNotFoundError, "there is no such folder: 'no'"),
+        ({"every": 1, "opt": 3}, TypeError, "checkpoint: opt is 3"),
+        ({"every": 1, "opt": flux.DataLoader([1])}, TypeError, "wanted an optimiser"),
+        ({"every": 1, "loader": [1]}, TypeError, "checkpoint: loader is"),
     ],
 )
 def test_callback_arguments(options, error, said):
@@ -788,5 +793,8 @@ def test_extras_of_the_callback(tmp_path):
     assert not keep.resume_()
     flux.train_(lambda x: np.sum(W * x), flux.params(W), [1.0] * 3, flux.SGD(0.0), cb=keep)
     assert flux.load_(tmp_path / "x.npz", W) == {"n": [1.0], "step": 3, "epoch": 1}
+    taken = flux.checkpoint(tmp_path / "y.npz", W, every=1, extra=lambda: {"epoch": 1, "opt": 2})
+    with pytest.raises(ValueError, match=r"extra returned \['epoch', 'opt'\], names that are"):
+        flux.train_(lambda x: np.sum(W * x), flux.params(W), [1.0], flux.SGD(0.0), cb=taken)
     with pytest.raises(ValueError, match="which file of"):
         flux.checkpoint(tmp_path / "{step}.npz", W, every=2).resume_()

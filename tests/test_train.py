@@ -249,7 +249,7 @@ def test_non_finite_loss_raises_before_the_update(bad, make):
         if bad in data or np.isnan(data).any():
             with pytest.raises(flux.NonFiniteLossError, match="step 3") as caught:
                 flux.train_(loss, ps, data, opt)
-            assert caught.value.step == 3
+            assert caught.value.step == 3 and len(caught.value.history) == 2
             assert repr(caught.value.value) == repr(bad)
             assert isinstance(caught.value, FloatingPointError)
         else:
@@ -428,7 +428,7 @@ def test_interrupt_keeps_the_history(where):
     with pytest.raises(KeyboardInterrupt) as caught:
         flux.train_(interrupted, ps, data(), flux.SGD(1.0), cb=cb)
     assert len(caught.value.history) == steps
-    assert re.search(rf"after step {steps};.*history", caught.value.__notes__[0])
+    assert re.search(rf"after {steps} steps;.*history", caught.value.__notes__[0])
     assert float(w) == 1 - sum(range(1, steps + 1))
     assert phase.get() is None
 
@@ -533,9 +533,27 @@ def test_callback_that_is_no_function(cb):
 
 def test_callback_that_wants_too_much():
     w, ps, loss = scalar()
-    with pytest.raises(TypeError, match="wants 2 arguments"):
+    with pytest.raises(TypeError, match=r"its one positional argument; .* wants a, b"):
         flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=lambda a, b: None)
+    with pytest.raises(TypeError, match=r"its one positional argument; .* wants state"):
+        flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=lambda *, state: None)
     assert float(w) == 1
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        flux.patience(lambda: True, 1),
+        flux.early_stopping(lambda: 1.0, 1),
+        flux.plateau(lambda: 1.0, 1),
+    ],
+)
+def test_a_trigger_is_no_callback(trigger):
+    w, ps, loss = scalar()
+    with pytest.raises(TypeError, match=r"cb=lambda: trigger\(\) and stop\(\)"):
+        flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=trigger)
+    assert float(w) == 1
+    flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=lambda: trigger() and flux.stop())
 
 
 @pytest.mark.parametrize("end", ["plain", "stop", "interrupt"])

@@ -134,6 +134,10 @@ def test_half_precision_is_data_and_never_overflows_in_a_sum():
         assert np.isfinite(gs[w]).all()
     (g,) = flux.gradient(lambda w: np.sum(x * w), np.ones(300, np.float32))
     np.testing.assert_array_equal(g, 9e4)
+    many = np.zeros(70_000, np.float16)
+    np.testing.assert_allclose(flux.softmax(many), 1 / 70_000, rtol=1e-3)
+    np.testing.assert_allclose(flux.logsoftmax(many), -np.log(70_000), rtol=1e-6)
+    np.testing.assert_allclose(flux.logsumexp(many), np.log(70_000), rtol=1e-6)
     with pytest.raises(TypeError, match="float16 overflows at 65504"):
         flux.Tensor(x)
 

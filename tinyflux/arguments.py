@@ -119,13 +119,12 @@ def wants_argument(f):
     except (TypeError, ValueError):
         return False
     needed = [
-        p
-        for p in known
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    if len(needed) > 1:
+    if len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
+        names = ", ".join(p.name for p in needed)
         raise TypeError(
-            f"train_: a callback takes nothing or the state; {brief(f)} wants {len(needed)} "
-            "arguments"
+            f"train_: a callback takes nothing, or the state as its one positional argument; "
+            f"{brief(f)} wants {names}"
         )
     return bool(needed)

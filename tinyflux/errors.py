@@ -103,6 +103,8 @@ class NonFiniteLossError(FluxError, FloatingPointError):
         The number of the datum, counted from 1 over all epochs.
     value : float
         The loss.
+    history : History
+        Of the steps before it.
 
     Examples
     --------
@@ -118,6 +120,7 @@ class NonFiniteLossError(FluxError, FloatingPointError):
         super().__init__(message)
         self.step = step
         self.value = value
+        self.history = None  # `train_` hands it over
 
 
 class CheckpointError(FluxError, ValueError):
@@ -151,6 +154,9 @@ class ShapeError(FluxError, ValueError):
 
     def __str__(self):
         return f"{self.layer}{self.place}: {self.args[0]}"
+
+    def __reduce__(self):  # `args` alone would not make it again, in another process
+        return type(self), (self.layer, *self.args), {"place": self.place}
 
 
 # ------------------------------------------------------------------------------- their sentences

@@ -19,7 +19,7 @@ class History:
     epochs : list of int
         For each epoch that was begun, how many steps came before it.
     recorded : dict of str to list of (int, float)
-        What `record` was given: pairs of the step and the value.
+        What `record` was given: pairs of the number of losses so far, and the value.
     stopped : bool
         Whether `stop()` ended the run.
     seconds : float
@@ -106,7 +106,7 @@ class TrainingState:
     Attributes
     ----------
     epoch, step : int
-        Both count from 1; steps over all epochs.
+        Both count from 1; the step counts the data of all epochs, those left out by `skip` too.
     loss : float
         Of this step, before its update.
     gradients : Grads

@@ -102,8 +102,8 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         Of data, gone through once per epoch: a list, a DataLoader, a zip, a generator.
     opt : an optimiser, such as ADAM(0.001)
     cb : callable or list of callables, optional
-        Called after every update: with nothing, or with the `TrainingState` if it takes an
-        argument. See `throttle`, `stop`.
+        Called after every update: with the `TrainingState` if it has a parameter that must be
+        given, otherwise with nothing. See `throttle`, `stop`.
     epochs : int, default 1
     progress : bool, default False
         Show a bar with the loss (needs the extra `progress`).
@@ -116,7 +116,8 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     Raises
     ------
     NonFiniteLossError
-        When the loss or a gradient is NaN or infinite, before anything is updated with it.
+        When the loss or a gradient is NaN or infinite, before anything is updated with it; has
+        the `history` of the steps before.
     NoGradientError
         When the loss depends on none of the parameters.
     ValueError, TypeError
@@ -166,6 +167,11 @@ class Run:
         for f in self.callbacks:
             if not callable(f):
                 raise TypeError(f"train_: a callback must be a function, got {brief(f)}")
+            if getattr(f, "answers", False):
+                raise TypeError(
+                    "train_: a trigger only says when it is time to stop; to stop then write "
+                    "cb=lambda: trigger() and stop(), or take stop_early(...)"
+                )
         self.takes_state = [wants_argument(f) for f in self.callbacks]
         self.history = History()
         self.step = 0
@@ -185,9 +191,12 @@ class Run:
             self.flush()
             interrupt.history = self.history
             interrupt.add_note(
-                f"training was interrupted after step {len(self.history)}; "
+                f"training was interrupted after {len(self.history)} steps; "
                 "the losses so far are in the attribute `history`"
             )
+            raise
+        except NonFiniteLossError as error:
+            error.history = self.history
             raise
         finally:
             self.history.ended = time.perf_counter()

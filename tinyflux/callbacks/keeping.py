@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import string
 import sys
 import time
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
-from ..checks import as_callable, as_integer, as_real, shown
-from ..saving import load_, save
+from ..checks import as_callable, as_integer, as_real
+from ..saving import checked, load_, save
 
 __all__ = ["checkpoint"]
+
+TAKEN = {"step", "epoch", *signature(save).parameters} - {"extra"}  # no names for extras
 
 
 class checkpoint:
@@ -40,8 +44,9 @@ class checkpoint:
 
     Raises
     ------
-    TypeError, ValueError
-        For arguments of the wrong kind, and at the first call, if something cannot be saved.
+    TypeError, ValueError, FileNotFoundError
+        For arguments of the wrong kind and a folder that is not there; at the first save, if
+        something cannot be saved.
 
     Notes
     -----
@@ -78,17 +83,18 @@ class checkpoint:
         seconds: float | None = None,
         extra: Callable[[], dict[str, Any]] | None = None,
     ):
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"checkpoint: path is {shown(path)}; wanted a path that ends in .npz")
-        self.path = os.fspath(path)
+        self.path, _ = checked(path, opt, loader, "checkpoint")
         fields = {f for _, f, _, _ in string.Formatter().parse(self.path) if f is not None}
         if not fields <= {"epoch", "step"}:
             raise ValueError(f"checkpoint: only {{epoch}} and {{step}} are filled in, got {path!r}")
+        folder = os.path.dirname(self.path) or os.curdir
+        if "{" not in folder and not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "checkpoint: there is no such folder", folder)
         if every is None and seconds is None:
             raise TypeError("checkpoint: say every=..., a number of steps, or seconds=...")
         self.model, self.opt, self.loader = model, opt, loader
-        self.every = None if every is None else as_integer(every, "every", least=1)
-        self.seconds = None if seconds is None else as_real(seconds, "seconds")
+        self.every = None if every is None else as_integer(every, "checkpoint: every", least=1)
+        self.seconds = None if seconds is None else as_real(seconds, "checkpoint: seconds")
         self.extra = None if extra is None else as_callable(extra, "checkpoint: extra")
         self.step = self.epoch = 0
         self._fields = bool(fields)
@@ -113,6 +119,8 @@ class checkpoint:
             over = self.loader.state()["next"] >= len(self.loader)
         epoch = self._before[1] + begun - (not over)
         added = {} if self.extra is None else self.extra()
+        if taken := TAKEN & set(added):
+            raise ValueError(f"checkpoint: extra returned {sorted(taken)}, names that are taken")
         path = self.path.format(epoch=epoch, step=step) if self._fields else self.path
         save(path, self.model, self.opt, self.loader, **{**added, "step": step, "epoch": epoch})
         self.step, self.epoch, self._saved = step, epoch, time.monotonic()

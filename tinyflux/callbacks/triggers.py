@@ -54,6 +54,7 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
         count = count + 1 if held else 0
         return count >= wait
 
+    trigger.answers = True  # type: ignore[attr-defined]  # as a callback nobody would listen
     return trigger
 
 

@@ -4,8 +4,11 @@ attributes is one that can be trained: there is nothing to inherit from and noth
 from .chain import Chain
 from .dense import Dense
 from .dropout import Dropout
-from .modes import testmode_, trainmode_
+from .modes import TwoModes, testmode_, training, trainmode_
 from .normalise import BatchNorm
 from .printing import summary
 
-__all__ = ["BatchNorm", "Chain", "Dense", "Dropout", "summary", "testmode_", "trainmode_"]
+__all__ = [
+    "BatchNorm", "Chain", "Dense", "Dropout", "TwoModes", "summary", "testmode_", "training",
+    "trainmode_",
+]  # fmt: skip

@@ -27,8 +27,8 @@ class Dense:
 
     Attributes
     ----------
-    weight : Tensor, shape (n_in, n_out), float32
-    bias : Tensor, shape (n_out,), first 0; or None
+    weight : Tensor, shape (n_in, n_out), of the type that `init` gives: float32
+    bias : Tensor, shape (n_out,), at first 0; or None
 
     Raises
     ------

@@ -7,11 +7,11 @@ from ..errors import ShapeError
 from ..ops.random import dropout_mask
 from ..seeding import generator
 from ..tensor import Tensor
-from .modes import training
+from .modes import TwoModes, training
 from .printing import constructor
 
 
-class Dropout:
+class Dropout(TwoModes):
     """Sets elements to 0 with probability p while training, and scales the others by 1 / (1 - p).
 
     Parameters
@@ -49,7 +49,6 @@ class Dropout:
             )
         self.axis = axis
         self.rng = None if rng is None else generator(rng)
-        self.mode = None
 
     def __call__(self, x):
         x = x if isinstance(x, Tensor) else numeric(as_array(x, repr(self)), repr(self))

@@ -7,8 +7,40 @@ from ..tape import recording
 from ..walking import reachable
 
 
+class TwoModes:
+    """Base of the layers that behave differently in training, which they ask `training(self)`.
+
+    Attributes
+    ----------
+    mode : bool or None
+        True: as in training, False: as in use, None: as in training while a gradient is taken.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> class Halved(flux.layers.TwoModes):
+    ...     def __call__(self, x):
+    ...         return x / 2 if flux.layers.training(self) else x
+    >>> layer = Halved()
+    >>> layer(np.ones(2)), flux.trainmode_(layer)(np.ones(2))
+    (array([1., 1.]), array([0.5, 0.5]))
+    """
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self.mode = None
+        return self
+
+
 def training(layer):
-    """Whether `layer` behaves as in training: while a gradient is taken, unless it is told."""
+    """Whether `layer` behaves as in training: while a gradient is taken, unless it is told.
+
+    Examples
+    --------
+    >>> import tinyflux as flux
+    >>> flux.layers.training(flux.trainmode_(flux.Dropout(0.5)))
+    True
+    """
     if layer.mode is not None:
         return layer.mode
     tape = recording()
@@ -32,7 +64,7 @@ def testmode_(model, mode=True):
     if not auto and not isinstance(mode, (bool, np.bool_)):
         raise ValueError(f'testmode_: mode must be True, False or "auto", got {shown(mode)}')
     for _, layer in reachable(model):
-        if hasattr(layer, "mode"):
+        if isinstance(layer, TwoModes):
             layer.mode = None if auto else not mode
     return model
 

@@ -7,11 +7,11 @@ from ..checks import LARGEST, as_callable, as_flag, as_operand, as_real, is_whol
 from ..errors import ShapeError
 from ..ops.state import buffer, moving_average_
 from ..tensor import Tensor
-from .modes import training
+from .modes import TwoModes, training
 from .printing import constructor
 
 
-class BatchNorm:
+class BatchNorm(TwoModes):
     """Shifts and scales each feature to mean 0 and variance 1 over the batch.
 
     y = activation(scale * (x - mean) / sqrt(var + eps) + shift)
@@ -30,9 +30,9 @@ class BatchNorm:
 
     Attributes
     ----------
-    scale, shift : Tensor, shape (n,), first 1 and 0; or None
-    mean, var : Tensor, shape (n,), first 0 and 1
-        The running statistics: no parameters but buffers, saved with the model.
+    scale, shift : Tensor, shape (n,), at first 1 and 0; or None
+    mean, var : Tensor, shape (n,), at first 0 and 1
+        The running statistics: not parameters but buffers, saved with the model.
 
     Raises
     ------
@@ -70,7 +70,6 @@ class BatchNorm:
         self.shift = Tensor(np.zeros(int(n), np.float32)) if affine else None
         self.mean = buffer(np.zeros(int(n), np.float32))
         self.var = buffer(np.ones(int(n), np.float32))
-        self.mode = None
 
     def __call__(self, x):
         array = x.data if isinstance(x, Tensor) else as_operand(x, repr(self))

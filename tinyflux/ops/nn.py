@@ -53,7 +53,7 @@ def check_axis(axis, x, name):
 
 
 def needs_axes(x, name, axis):
-    """x as an array with axes, of floating-point numbers, or why a number will not do."""
+    """x as an array with axes, of float32 or wider (sums overflow in float16), or an error."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a single number; the classes are wanted along an axis")
@@ -61,7 +61,9 @@ def needs_axes(x, name, axis):
         raise ValueError(f"{name}: got shape {x.shape}, which has no classes on the last axis")
     if type(axis) is not int or not -x.ndim <= axis < x.ndim:
         check_axis(axis, x, name)
-    return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
+    if x.dtype.kind == "f":
+        return x if x.dtype.itemsize > 2 else x.astype(np.float32)
+    return numeric(x, name).astype(np.float64)
 
 
 @primitive(lambda g, y, *, axis=-1: y * (g - sums(g * y, axis)), samples=CLASSES)

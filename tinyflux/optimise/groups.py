@@ -22,7 +22,7 @@ def blocks(size: int) -> list[slice]:
 def aligned(size: int, dtype: np.dtype, make: Callable = np.empty) -> np.ndarray:
     """A vector that begins where a line of the cache does."""
     raw = make(size * dtype.itemsize + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
+    start = -raw.__array_interface__["data"][0] % LINE
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
 

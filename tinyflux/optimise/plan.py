@@ -142,7 +142,12 @@ class Lane:
         for where, stages in self.blocks:
             g = self.inputs[stage][where]
             for k, x, u, *rest in stages[stage]:
-                leaves[k].delta(x, g, u, *rest)
+                left = leaves[k].delta(x, g, u, *rest)
+                if left is not None and left is not u:
+                    raise TypeError(
+                        f"{type(leaves[k]).__name__}.delta returned {shown(left)}; it is to leave "
+                        "the amount in u, as in np.multiply(g, lr, out=u), and to return nothing"
+                    )
                 g = u
             if stage == 0 and not stages[0] and len(self.inputs) > 1:
                 self.inputs[1][where] = g

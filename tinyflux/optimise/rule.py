@@ -6,7 +6,7 @@ names the arrays it keeps for every parameter, `constants` computes the numbers 
 
 >>> class SignSGD(UpdateRule):
 ...     '''x -= lr * sign(g)'''
-...     lr: Rate = 0.01
+...     lr: float = 0.01
 ...     def constants(self, t, n):
 ...         return (self.lr,)
 ...     def delta(self, x, g, u, lr):
@@ -18,13 +18,13 @@ SignSGD(lr=0.1)
 How a rule is run over all parameters at once is the business of `stepping.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyflux.checks import shown
-from tinyflux.optimise.fields import Declared, Rate  # noqa: F401  (Rate: for the example)
+from tinyflux.optimise.fields import Declared
 from tinyflux.optimise.stepping import Stepper
 
 
@@ -64,18 +64,24 @@ class UpdateRule(Declared):
         The arrays kept for every parameter; they start at 0.
     scratch : int
         How many work arrays `delta` needs besides `u`.
+    elementwise : bool
+        False for a rule that looks at whole gradients: instead of `delta` it has `clip_(arrays)`,
+        which changes all gradients in place.
 
     Notes
     -----
     `delta(x, g, u, *moments, *scratch, *constants)` leaves the amount to subtract in `u`. It
-    changes `u`, the moments and the work arrays in place and nothing else. Arrays are 1-d: a block
-    of a parameter, or many parameters end to end; constants are 0-d, of their dtype.
+    changes `u`, the moments and the work arrays in place and nothing else, and returns nothing.
+    Arrays are 1-d: a block of a parameter, or many parameters end to end; constants are 0-d, of
+    their dtype. A field that is a `float` is any finite number; `tinyflux.optimise.fields` has
+    narrower ones (`Rate`, `Unit`, `Betas`).
 
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
+    >>> from tinyflux.optimise import UpdateRule
     >>> class SignSGD(UpdateRule):
-    ...     lr: Rate = 0.01
+    ...     lr: float = 0.01
     ...     def constants(self, t, n):
     ...         return (self.lr,)
     ...     def delta(self, x, g, u, lr):
@@ -89,7 +95,6 @@ class UpdateRule(Declared):
     moments: ClassVar[tuple[str, ...]] = ()
     scratch: ClassVar[int] = 0
     elementwise: ClassVar[bool] = True
-    delta: ClassVar[Callable[..., None]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*self._start(args), **kwargs)
@@ -124,6 +129,20 @@ class UpdateRule(Declared):
         moment, and multiplies by them what it reads there.
         """
         return ()
+
+    def delta(self, x: Any, g: Any, u: Any, *numbers: Any) -> None:
+        """Leave in `u` what is to be subtracted from `x`, given its gradient `g`: see above."""
+        raise TypeError(
+            f"{type(self).__name__} has no delta(self, x, g, u, ...), which leaves in u what is to "
+            "be subtracted from x"
+        )
+
+    def clip_(self, arrays: Sequence[np.ndarray]) -> None:
+        """Change all gradients in place, in a rule that is not `elementwise`."""
+        raise TypeError(
+            f"{type(self).__name__} is not elementwise, but has no clip_(self, arrays), which "
+            "changes the gradients in place"
+        )
 
     def leaves(self) -> tuple["UpdateRule", ...]:
         """Return the rules that are run one after the other: here this one alone."""

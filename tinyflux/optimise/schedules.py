@@ -35,6 +35,10 @@ def as_step(t: Any, name: str) -> Any:
     return int(number) if number.is_integer() else number
 
 
+class ScheduleOver(ValueError):
+    """A schedule of so many steps was asked for one behind them."""
+
+
 class Schedule(Declared):
     """Base of the schedules: `s(t)` is the value of step t = 1, 2, ...; iterating yields them all.
 
@@ -325,7 +329,8 @@ class Sequence(Schedule):
 class Scheduler:
     """Sets a field of an optimiser (or of a rule in a chain) to schedule(t), with t = 1 at once.
 
-    Each call goes on to the next t; made for `cb=`.
+    Each call goes on to the next t; made for `cb=`. Behind the last step of a schedule that ends
+    (OneCycle, Poly) it may be called once; that another step was made is an error.
 
     Parameters
     ----------
@@ -353,10 +358,19 @@ class Scheduler:
             )
         as_callable(schedule, "Scheduler: schedule")
         self.opt, self.schedule, self.field, self.t = opt, schedule, field, 0
+        self.over = False
         self()
 
     def __call__(self) -> None:
-        setattr(self.opt, self.field, self.schedule(self.t + 1))
+        try:
+            value = self.schedule(self.t + 1)
+        except ScheduleOver:
+            if self.over or not self.t:
+                raise
+            self.over = True  # it is an error only if another step is made
+            return
+        setattr(self.opt, self.field, value)
+        self.over = False
         self.t += 1  # not before: a value that is refused is no step
 
 
@@ -374,4 +388,4 @@ def _angle(t: float, period: float) -> float:
 
 def _within(s: Schedule, t: int, last: int) -> None:
     if t > last:
-        raise ValueError(f"{s!r} ends at step {last}; got step {t}.")
+        raise ScheduleOver(f"{s!r} ends at step {last}; got step {t}.")
