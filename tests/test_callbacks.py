@@ -296,7 +296,7 @@ def test_flush_reaches_the_wrapped_callback():
         (print, "5", TypeError, "timeout is '5'"),
         (print, None, TypeError, "timeout is None"),
         (print, True, TypeError, "timeout is True"),
-        (None, 5, TypeError, "throttle: f is None, but it must be a function: pass f itself"),
+        (None, 5, TypeError, "throttle: f is None, but it must be a function: f itself"),
     ],
 )
 def test_bad_throttles_say_what_came(f, timeout, error, said):

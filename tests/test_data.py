@@ -327,8 +327,8 @@ def test_split_into_several_parts_and_forms():
         (0, ValueError, "at is 0"),
         (10, ValueError, "[10, 0]"),
         ((0.7, 0.7), ValueError, "[7, 7, -4]"),
-        (True, TypeError, "at is True"),
-        ("half", TypeError, "at is 'h'"),
+        (True, TypeError, "at has True"),
+        ("half", TypeError, "at has 'half'"),
     ],
 )
 def test_bad_splits_say_what_came(at, error, said):

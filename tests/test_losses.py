@@ -331,6 +331,21 @@ def test_zero_targets_count_as_zero():
     assert value == pytest.approx(np.log(2))
 
 
+@pytest.mark.parametrize("of", [losses.binarycrossentropy, losses.logitbinarycrossentropy])
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_labels_of_two_classes_lie_from_0_to_1(of, wrap):
+    """With -1 and 1 the loss would fall for ever, and look fine."""
+    w = flux.Tensor(np.zeros(3))
+    loss = wrap(lambda x, y: of(flux.sigmoid(x @ w), y))
+    x, y = np.ones((4, 3)), np.array([0.0, 1.0, 0.25, 1.0])
+    flux.train_(loss, [w], [(x, y)], flux.SGD(0.1))
+    before = w.data.copy()
+    for bad, said in [(2 * y - 1, r"got -1.*\(y \+ 1\) / 2"), (255 * y, "got 255")]:
+        with pytest.raises(ValueError, match=f"{of.__name__}: y goes from 0 to 1, {said}"):
+            flux.train_(loss, [w], [(x, bad)], flux.SGD(0.1))
+    assert (w.data == before).all() and (y == [0, 1, 0.25, 1]).all()
+
+
 # --- softer targets ------------------------------------------------------------------------------
 
 

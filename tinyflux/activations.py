@@ -27,10 +27,10 @@ GELU_CUBE = 0.044715 * GELU_WIDTH
 ZERO = np.zeros((), np.float32)  # NumPy handles an array quicker than a number
 
 
-def floats(x):
+def floats(x, name):
     """x as an array of floating-point numbers (integers become float64)."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
-    return x if x.dtype.kind == "f" else numeric(x, "activation").astype(np.float64)
+    return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
 
 
 def reals(x, name):
@@ -75,7 +75,7 @@ def sigmoid(x, out=None):
     >>> flux.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    y = np.multiply(floats(x), 0.5, out=out)
+    y = np.multiply(floats(x, "sigmoid"), 0.5, out=out)
     if type(y) is not np.ndarray:
         return np.tanh(y) * 0.5 + y.dtype.type(0.5)
     np.tanh(y, out=y)
@@ -111,7 +111,7 @@ def leakyrelu(x, a=0.01):
     >>> flux.leakyrelu(np.array([-1.0, 2.0]), a=0.1)
     array([-0.1,  2. ])
     """
-    x, a = floats(x), slope_of(a, "leakyrelu: a")
+    x, a = floats(x, "leakyrelu"), slope_of(a, "leakyrelu: a")
     return x * slopes(x, np.greater(x, 0), 1.0, a)
 
 
@@ -133,7 +133,7 @@ def elu(x, alpha=1.0):
     >>> flux.elu(np.array([-1000.0, 2.0]))
     array([-1.,  2.])
     """
-    x, alpha = floats(x), slope_of(alpha, "elu: alpha")
+    x, alpha = floats(x, "elu"), slope_of(alpha, "elu: alpha")
     return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -149,7 +149,7 @@ def selu(x):
     >>> round(float(flux.selu(1.0)), 6)
     1.050701
     """
-    x = floats(x)
+    x = floats(x, "selu")
     return np.where(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * np.expm1(np.minimum(x, 0)))
 
 
@@ -181,7 +181,7 @@ def gelu(x):
     >>> flux.gelu(np.array([-1000.0, 0.0, 1000.0]))
     array([  -0.,    0., 1000.])
     """
-    x = floats(x)
+    x = floats(x, "gelu")
     with np.errstate(under="ignore"):  # the square of a tiny number
         t, _ = gelu_tanh(x)
         return x * (0.5 * (1 + t))
@@ -199,7 +199,7 @@ def swish(x):
     >>> float(flux.swish(0.0))
     0.0
     """
-    x = floats(x)
+    x = floats(x, "swish")
     return x * sigmoid(x)
 
 
@@ -220,7 +220,7 @@ def softplus(x):
     >>> flux.softplus(np.array([-1000.0, 1000.0]))
     array([   0., 1000.])
     """
-    x = floats(x)
+    x = floats(x, "softplus")
     return np.maximum(x, 0) + log1p_exp(-np.abs(x))
 
 
@@ -242,7 +242,7 @@ def logsigmoid(x):
     >>> flux.logsigmoid(np.array([-1000.0]))
     array([-1000.])
     """
-    x = floats(x)
+    x = floats(x, "logsigmoid")
     return np.minimum(x, 0) - log1p_exp(-np.abs(x))
 
 
@@ -265,7 +265,7 @@ def mish(x):
     >>> float(flux.mish(0.0))
     0.0
     """
-    x = floats(x)
+    x = floats(x, "mish")
     return x * np.tanh(softplus(x))
 
 
@@ -284,7 +284,7 @@ def hardsigmoid(x):
     >>> flux.hardsigmoid(np.array([-3.0, 0.0, 9.0]))
     array([0. , 0.5, 1. ])
     """
-    return np.clip((floats(x) + 3) / 6, 0, 1)
+    return np.clip((floats(x, "hardsigmoid") + 3) / 6, 0, 1)
 
 
 @primitive(lambda g, y, x: g * inside(x, -1, 1))

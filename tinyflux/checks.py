@@ -39,11 +39,13 @@ def as_callable(value: Any, name: str) -> Any:
     --------
     >>> as_callable(None, "throttle: f")
     Traceback (most recent call last):
-    TypeError: throttle: f is None, but it must be a function: pass f itself, not f()
+    TypeError: throttle: f is None, but it must be a function: f itself, not what f() returns
     """
     if not callable(value):
         text = "None" if value is None else shown(value)
-        raise TypeError(f"{name} is {text}, but it must be a function: pass f itself, not f()")
+        raise TypeError(
+            f"{name} is {text}, but it must be a function: f itself, not what f() returns"
+        )
     return value
 
 
@@ -167,8 +169,8 @@ def item(things: Any, i: Any, who: str, what: str) -> Any:
     except (IndexError, TypeError) as error:
         kind = IndexError if isinstance(error, IndexError) else TypeError
         raise kind(
-            f"{who}: {brief(i)} is not the place of a {what}; there are {len(things)}, "
-            "counted from 0"
+            f"{who}: {brief(i)} is not the index of a {what}; there are {len(things)}, counted "
+            "from 0"
         ) from None
 
 

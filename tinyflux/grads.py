@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .checks import as_array, as_callable, as_number, numeric, shown
+from .checks import as_array, as_callable, as_number, brief, numeric, shown
 from .errors import NotAskedError
 from .params import Params
 from .tensor import Tensor
@@ -62,9 +62,13 @@ class Grads(Mapping):
         for p, g in zip(self.params, self._arrays, strict=True):
             if p is t:
                 return g
-        shape = f" of shape {t.shape}" if isinstance(t, Tensor) else f" ({type(t).__name__})"
+        if not isinstance(t, Tensor):
+            raise NotAskedError(
+                f"the gradient of a parameter W is gs[W], not gs[{brief(t)}]; in their order they "
+                "are gs.values()"
+            )
         raise NotAskedError(
-            f"no gradient was asked for this array{shape}; the gradients are those of "
+            f"no gradient was asked for this array of shape {t.shape}; the gradients are those of "
             f"{self.params!r}. Add it to the parameters given to gradient."
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 from .activations import logsigmoid, logsoftmax
 from .checks import as_number, brief, is_whole
 from .primitive import fused, sample
-from .targets import as_numbers, eps_of, target
+from .targets import as_numbers, chances, eps_of, target
 from .tensor import Tensor
 
 # fmt: off
@@ -242,6 +242,7 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     1.3863
     """
     yhat, y = target("binarycrossentropy", yhat, y, agg)
+    y = chances(y, name="binarycrossentropy")
     eps = eps_of("binarycrossentropy", yhat, eps)
     return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
 
@@ -258,6 +259,7 @@ def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
     1000.0
     """
     yhat, y = target("logitbinarycrossentropy", yhat, y, agg)
+    y = chances(y, name="logitbinarycrossentropy")
     return agg(-y * logsigmoid(yhat) - (1 - y) * logsigmoid(-yhat))
 
 
@@ -295,4 +297,5 @@ def label_smoothing(y, alpha, *, axis=-1):
     k = 2 if axis is None else y.shape[axis]
     if k == 0:
         raise ValueError(f"label_smoothing: there is no class along axis {axis} of {y.shape}")
+    y = chances(y, name="label_smoothing")
     return y * (1 - alpha) + alpha / k

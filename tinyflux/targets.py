@@ -57,13 +57,31 @@ def one_hot(labels, *, k, dtype, name):
     return np.eye(k, dtype=dtype)[labels]
 
 
+@primitive(lambda g, _, *, name: g, samples=())
+def chances(y, *, name):
+    """y itself, if it lies from 0 to 1: labels of -1 and 1 would let the loss fall for ever."""
+    low, high = (y.min(), y.max()) if y.size else (0, 1)
+    if low < 0:
+        raise ValueError(f"{name}: y goes from 0 to 1, got {low}; of labels -1 and 1 (y + 1) / 2")
+    if high > 1:
+        raise ValueError(
+            f"{name}: y goes from 0 to 1, got {high}; labels of classes become rows with "
+            "onehotbatch(labels, range(k))"
+        )
+    return y
+
+
 def misfit(name, shape, y, classes):
     """What is wrong with a target of another shape, and the remedy."""
     text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"
-    if classes:
+    if classes and shape:
         text += f", or y whole-number labels of shape {shape[:-1]}"
         if y.shape == shape[:-1]:
             return text + f" (they have dtype {y.dtype}: use y.astype(int))"
+        if y.shape == (*shape[:-1], 1):
+            return text + ": write y[..., 0]"
+        if y.shape[:-1] == shape and y.shape[-1] > 1:  # labels, and behind them scores
+            return text + f". The prediction comes first: {name}(yhat, y)"
     if int(np.prod(shape)) == y.size:
         text += f": write y.reshape({shape}), or yhat.reshape({y.shape})"
     return text

@@ -30,7 +30,7 @@ def set_threads_(n):
     Traceback (most recent call last):
     ValueError: ...
     """
-    n = as_integer(n, "n", least=1)
+    n = as_integer(n, "set_threads_: n", least=1)
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:

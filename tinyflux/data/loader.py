@@ -242,8 +242,8 @@ class ncycle:
         self.n = as_integer(n, "ncycle: n", least=0)
         if iter(data) is data and self.n > 1:
             raise ValueError(
-                f"data is an iterator ({type(data).__name__}), which is empty after its first use, "
-                f"so it cannot be used {self.n} times; make a list of it"
+                f"ncycle: data is an iterator ({type(data).__name__}), which is empty after its "
+                f"first use, so it cannot be used {self.n} times; make a list of it"
             )
 
     def __iter__(self) -> Iterator[Any]:

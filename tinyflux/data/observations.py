@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_array, as_flag, as_integer, brief, shown
+from ..checks import as_array, as_flag, as_integer, brief, is_whole, shown
 from ..seeding import generator
 from .structure import arrays, treemap
 
@@ -62,12 +62,13 @@ def splitobs(
     ((8, 2), array([8, 9]))
     """
     whole, n = arrays(_together(data), "splitobs")
-    sizes = [_size(share, n) for share in (at if isinstance(at, Sequence) else (at,))]
+    shares = at if isinstance(at, Sequence) and not isinstance(at, str) else (at,)
+    sizes = [_size(share, n) for share in shares]
     sizes.append(n - sum(sizes))
     if min(sizes) < 1:
         raise ValueError(
-            f"splitobs: at={brief(at)} cuts {n} observations into parts of {sizes}; "
-            "each needs at least one observation"
+            f"splitobs: at={brief(at)} cuts {n} observations into parts of {sizes}, the last one "
+            "being the rest; each needs at least one observation"
         )
     if as_flag(shuffle, "splitobs: shuffle"):
         whole = _shuffled(whole, n, rng)
@@ -84,6 +85,11 @@ def _size(share: Any, n: int) -> int:
                 "a number of observations is an int"
             )
         return math.floor(n * float(share) + 0.5)
+    if isinstance(share, (str, np.ndarray)) or not is_whole(share):
+        raise TypeError(
+            f"splitobs: at has {shown(share)}, but a part is a share such as 0.8 or a number of "
+            "observations, and several are a list"
+        )
     return as_integer(share, "splitobs: at", least=1)
 
 

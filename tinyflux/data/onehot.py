@@ -104,7 +104,7 @@ def onehotbatch(
 
 def _encode(who: str, ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLike) -> np.ndarray:
     """The rows of `onehotbatch`, for `ys` of any shape."""
-    known, dtype = _listed(labels), _numeric(dtype, who)
+    known, dtype = _listed(labels, who), _numeric(dtype, who)
     if ys.ndim > 32:
         raise TypeError(f"{who}: the labels are nested {ys.ndim} deep; a list of them is wanted")
     given = ys.ravel().tolist()
@@ -117,7 +117,9 @@ def _encode(who: str, ys: np.ndarray, labels: Any, default: Any, dtype: DTypeLik
     place = {label: i for i, label in enumerate(known)}
     if len(place) < len(known):
         twice = next(label for i, label in enumerate(known) if place[label] != i)
-        raise ValueError(f"labels has {brief(twice)} twice, but each label must be there once")
+        raise ValueError(
+            f"{who}: labels has {brief(twice)} twice, but each label must be there once"
+        )
     if default is not None:
         fallback = place.get(default)
         if fallback is None:
@@ -159,7 +161,7 @@ def _numeric(dtype: Any, who: str) -> np.dtype:
     return known
 
 
-def _listed(labels: Any) -> list[Any]:
+def _listed(labels: Any, who: str) -> list[Any]:
     """The labels as a list of plain Python values."""
     if (
         isinstance(labels, (set, frozenset))
@@ -167,7 +169,7 @@ def _listed(labels: Any) -> list[Any]:
         or not hasattr(labels, "__len__")
     ):
         raise TypeError(
-            f"labels is {shown(labels)}, but it must list all labels in "
+            f"{who}: labels is {shown(labels)}, but it must list all labels in "
             "order, as range(10) or ['cat', 'dog'] does"
         )
     known = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
@@ -225,7 +227,7 @@ def onecold(y: ArrayLike, labels: Sequence[Any] | np.ndarray | None = None) -> A
     index = np.argmax(scores, axis=-1)
     if labels is None:
         return index
-    known, width = _listed(labels), np.shape(scores)[-1]
+    known, width = _listed(labels, "onecold"), np.shape(scores)[-1]
     if len(known) != width:
         raise ValueError(
             f"onecold: there are {len(known)} labels, but the last axis of y has length {width}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import brief, shown
+from ..checks import brief, is_whole, shown
 
 __all__ = ["arrays", "treemap"]
 
@@ -80,12 +80,14 @@ def _as_array(entry: Any, who: str) -> np.ndarray:
         array = np.asarray(entry)
     except ValueError as error:
         raise ValueError(
-            f"{who}: cannot make an array of a {type(entry).__name__}: {error}"
+            f"{who}: cannot make an array of a {type(entry).__name__}: {error}. Arrays that belong "
+            "together come in a tuple, (x, y); a list of pairs is put together by batch(pairs)"
         ) from None
     if array.ndim == 0:
+        hint = "; options go by name, as batchsize=32 does" if is_whole(entry) else ""
         raise TypeError(
             f"{who}: got {shown(entry)}, which has no axis of observations; "
-            "wanted arrays of at least one dimension, or a tuple or dict of them"
+            f"wanted arrays of at least one dimension, or a tuple or dict of them{hint}"
         )
     return array
 

@@ -49,8 +49,9 @@ class Chain:
         self.names = tuple(named) if named else None
         for i, layer in enumerate(self.layers):
             if not callable(layer):
+                hint = ": write Chain(*layers)" if isinstance(layer, (list, tuple)) else ""
                 raise TypeError(
-                    f"Chain: layer {self._place(i)} is {brief(layer)}, which is not callable"
+                    f"Chain: layer {self._place(i)} is {brief(layer)}, which is not callable{hint}"
                 )
 
     def __call__(self, x):

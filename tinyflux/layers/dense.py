@@ -72,6 +72,11 @@ class Dense:
             if type(x) is not np.ndarray
             else x
         )
+        if type(weight) is not Tensor:
+            raise TypeError(
+                f"Dense: the weight is {shown(weight)}, but it must be a Tensor: write "
+                "layer.weight = Tensor(array), or layer.weight.data[...] = array"
+            )
         n_in, dtype = weight.data.shape[0], weight.data.dtype
         if array.ndim == 0 or array.shape[-1] != n_in:
             raise ShapeError(repr(self), misfit(array.shape, n_in))

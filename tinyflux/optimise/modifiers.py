@@ -89,7 +89,8 @@ class Optimiser(UpdateRule):
         """
         if not isinstance(rule, UpdateRule) or self in _chains(rule):
             what = "itself" if isinstance(rule, UpdateRule) else shown(rule)
-            raise TypeError(f"Optimiser: got {what}; wanted rules such as ADAM(0.001).")
+            hint = ": write Optimiser(*rules)" if isinstance(rule, (list, tuple)) else ""
+            raise TypeError(f"Optimiser: got {what}; wanted rules such as ADAM(0.001){hint}.")
         rules = list(self._rules)
         rules.insert(as_integer(index, "Optimiser.insert: index", least=-LARGEST), rule)
         self._rules = tuple(rules)
