@@ -17,7 +17,7 @@ class NotDifferentiableError(FluxError, TypeError):
     >>> import numpy as np, tinyflux as flux
     >>> flux.gradient(lambda x: np.sum(np.fft.fft(x)), np.ones(4))
     Traceback (most recent call last):
-    tinyflux.errors.NotDifferentiableError: fft has no derivative rule, ...
+    tinyflux.errors.NotDifferentiableError: fft.fft has no derivative rule, ...
     """
 
 

@@ -239,3 +239,39 @@ def norm(x, ord=None, axis=None, keepdims=False):
 
 
 without_gradient(np.linalg.matrix_rank)
+
+# ------------------------------------------------------------------------------- other names
+
+# What the array API calls differently: the last axes are meant, and options have names.
+
+composed(np.linalg.matmul, samples=[sample((2, 3, 4), (4, 2))])(lambda a, b: np.matmul(a, b))
+composed(np.linalg.outer, samples=[sample((3,), (4,))])(lambda a, b: np.outer(a, b))
+composed(np.linalg.tensordot, samples=[sample((3, 4), (4, 5), axes=1)])(
+    lambda a, b, *, axes=2: np.tensordot(a, b, axes)
+)
+composed(np.linalg.cross, samples=[sample((4, 3), (4, 3)), sample((3, 4), (3, 4), axis=0)])(
+    lambda a, b, *, axis=-1: np.cross(a, b, axis=axis)
+)
+composed(np.linalg.diagonal, samples=[sample((2, 3, 4)), sample((3, 4), offset=1)])(
+    lambda x, *, offset=0: np.diagonal(x, offset, -2, -1)
+)
+composed(np.linalg.trace, samples=[sample((2, 3, 3)), sample((3, 4), offset=1)])(
+    lambda x, *, offset=0, dtype=None: np.trace(x, offset, -2, -1)
+)
+composed(np.linalg.matrix_norm, samples=[sample((2, 3, 4)), sample((3, 4), ord=1, keepdims=True)])(
+    lambda x, *, keepdims=False, ord="fro": np.linalg.norm(x, ord, (-2, -1), keepdims)
+)
+
+
+@composed(np.linalg.vecdot, samples=[sample((2, 3), (3,)), sample((3, 2), (3, 2), axis=0)])
+def vecdot(a, b, *, axis=-1):
+    a, b = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
+    return np.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
+
+
+@composed(np.linalg.vector_norm, samples=[sample((3, 4)), sample((3, 4), axis=0, ord=3)])
+def vector_norm(x, *, axis=None, keepdims=False, ord=2):
+    if axis is not None or np.ndim(x) == 1:
+        return np.linalg.norm(x, ord, axis, keepdims)
+    y = np.linalg.norm(np.ravel(x), ord)
+    return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
