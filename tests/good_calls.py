@@ -12,7 +12,7 @@ from operator import attrgetter as own
 import numpy as np
 
 import tinyflux as flux
-from tinyflux import losses, schedules, seeding
+from tinyflux import generators, losses, schedules
 from tinyflux.callbacks import phase
 from tinyflux.tape import open_tape
 
@@ -83,7 +83,7 @@ class World:
 
 def surroundings():
     """The state of the process, which belongs to the user: randomness, errors, tape, warnings."""
-    default = seeding.generator().bit_generator.state
+    default = generators.generator().bit_generator.state
     numpys = np.random.get_state()  # noqa: NPY002  (which nobody may touch)
     return (
         (default["state"], numpys[1].tobytes(), numpys[2:]),
@@ -340,6 +340,6 @@ CALLS = {
         flux.datasets.spirals(n, classes, noise, turns, rng),
     # randomness
     "seed_": lambda s, n=0: flux.seed_(n),
-    "generator": lambda s, rng=0: seeding.generator(rng).random(),
+    "generator": lambda s, rng=0: generators.generator(rng).random(),
 }
 # fmt: on

@@ -3,7 +3,7 @@
 import numpy as np
 
 import tinyflux as flux
-from tinyflux.seeding import generator
+from tinyflux.generators import generator
 
 
 def chain(seed=0, rng=1):

@@ -25,7 +25,7 @@ from tinyflux.data import (
     splitobs,
     unbatch,
 )
-from tinyflux.seeding import seed_
+from tinyflux.generators import seed_
 
 Pair = namedtuple("Pair", "x y")
 

@@ -14,7 +14,7 @@ from tests.suites import only
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks", "atomic"],
-    ["tensor", "tape", "borrowing", "seeding", "threads"],
+    ["tensor", "tape", "borrowing", "generators", "threads"],
     ["primitive", "seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],

@@ -568,7 +568,7 @@ FORK = """
 import os, signal, sys, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np, tinyflux as flux
-from tinyflux.seeding import generator
+from tinyflux.generators import generator
 from tinyflux.tape import open_tape
 warnings.filterwarnings("ignore", "This process .* is multi-threaded")
 

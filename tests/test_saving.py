@@ -21,7 +21,7 @@ import tinyflux as flux
 from tests.restored import bits, chain, data, everything
 from tests.suites import either, examples
 from tinyflux import saving
-from tinyflux.seeding import generator
+from tinyflux.generators import generator
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ["npz", "safetensors"]

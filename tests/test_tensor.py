@@ -388,7 +388,7 @@ def test_out_is_refused(f):
 @pytest.mark.parametrize(
     "f, name",
     [
-        (lambda x: np.fft.fft(x), "fft"), (lambda x: np.add.outer(x, x), r"add\.outer"),
+        (lambda x: np.fft.fft(x), "fft.fft"), (lambda x: np.add.outer(x, x), r"add\.outer"),
         (lambda x: np.add.at(np.ones(2), [0], x[0]), r"add\.at"),
         (lambda x: np.add(x, 1, where=np.array([True, False])), "add with where"),
         (lambda x: np.add.reduceat(x, [0]), r"add\.reduceat"),

@@ -43,7 +43,7 @@ from .data import (
 )  # fmt: skip
 from . import datasets
 from .saving import save, load_
-from .seeding import seed_
+from .generators import seed_
 from .threads import set_threads_
 
 from .errors import (

@@ -10,8 +10,6 @@ import numpy as np
 
 LARGEST = 2**63 - 1  # what NumPy can count to
 
-__all__ = ["as_callable", "as_flag", "as_integer", "as_number", "as_real"]
-
 
 def brief(value: Any) -> str:
     """A value in one line, for a message: cut short, and never an error of its own."""

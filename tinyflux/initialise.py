@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from .checks import LARGEST, as_real, brief, is_whole
-from .seeding import generator
+from .generators import generator
 
 OVERFLOW = float(np.finfo(np.float32).max)
 SQRT2 = math.sqrt(2)  # makes up for the half that relu sets to 0

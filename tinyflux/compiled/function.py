@@ -11,12 +11,12 @@ import numpy as np
 from ..borrowing import written_to
 from ..checks import brief
 from ..errors import CannotCompileError, NotScalarError
+from ..generators import generator
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
 from ..ops.random import once_more
 from ..params import Params
 from ..primitive import Operation
-from ..seeding import generator
 from ..seeds import one_like
 from ..tape import recording
 from ..tensor import Tensor, recorded

@@ -7,8 +7,8 @@ from threading import Lock
 
 import numpy as np
 
+from ..generators import generator
 from ..params import Params
-from ..seeding import generator
 from .emitted import Emitted
 from .nodes import is_draw
 from .passes import run_passes

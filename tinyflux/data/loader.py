@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_array, as_callable, as_flag, as_integer, shown
-from ..seeding import generator
+from ..generators import generator
 from .structure import arrays, treemap
 
 __all__ = ["DataLoader", "ncycle"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_array, as_flag, as_integer, brief, is_whole, shown
-from ..seeding import generator
+from ..generators import generator
 from .structure import arrays, treemap
 
 __all__ = ["batch", "chunk", "shuffleobs", "splitobs", "unbatch"]
@@ -39,7 +39,7 @@ def splitobs(
     shuffle : bool
         True draws at random which observation goes where. Otherwise the parts are views.
     rng : numpy.random.Generator, int or None
-        See `tinyflux.seeding.generator`.
+        See `tinyflux.generators.generator`.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def shuffleobs(*data: Any, rng: np.random.Generator | int | None = None) -> Any:
     *data
         Data, see `tinyflux.data`; several arguments are shuffled alike and returned as a tuple.
     rng : numpy.random.Generator, int or None
-        See `tinyflux.seeding.generator`.
+        See `tinyflux.generators.generator`.
 
     Raises
     ------

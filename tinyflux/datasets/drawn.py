@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..checks import as_integer, as_real
-from ..seeding import generator
+from ..generators import generator
 
 __all__ = ["moons", "spirals"]
 
@@ -25,7 +25,7 @@ def moons(
     noise : float
         The standard deviation of the noise.
     rng : numpy.random.Generator, int or None
-        See `tinyflux.seeding.generator`.
+        See `tinyflux.generators.generator`.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def spirals(
     turns : float
         How often a spiral goes around.
     rng : numpy.random.Generator, int or None
-        See `tinyflux.seeding.generator`.
+        See `tinyflux.generators.generator`.
 
     Returns
     -------

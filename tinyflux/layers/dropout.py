@@ -4,8 +4,8 @@ import numpy as np
 
 from ..checks import as_array, is_whole, numeric, shown
 from ..errors import ShapeError
+from ..generators import generator
 from ..ops.random import dropout_mask
-from ..seeding import generator
 from ..tensor import Tensor
 from .modes import TwoModes, training
 from .printing import constructor

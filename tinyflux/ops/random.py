@@ -5,8 +5,8 @@ from copy import deepcopy
 
 import numpy as np
 
+from ..generators import generator
 from ..primitive import Operation
-from ..seeding import generator
 from ..tape import recording
 
 

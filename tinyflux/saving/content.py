@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..checks import shown
+from ..generators import generator
 from ..optimise.rule import UpdateRule
 from ..params import Params
-from ..seeding import generator
 from ..tensor import Tensor
 from ..walking import named_tensors, parts, reachable
 

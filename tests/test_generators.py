@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.suites import only
 from tests.test_interruption import Raises
-from tinyflux import seeding
+from tinyflux import generators
 from tinyflux.data import DataLoader, shuffleobs
 from tinyflux.datasets import moons
-from tinyflux.seeding import generator, seed_
+from tinyflux.generators import generator, seed_
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,7 +80,7 @@ def test_numpy_global_state_is_neither_used_nor_changed():
 
 
 def test_threads_that_ask_first_get_one_default(monkeypatch):
-    monkeypatch.setattr(seeding, "_default", {})
+    monkeypatch.setattr(generators, "_default", {})
     ready, found = threading.Barrier(8), []
 
     def ask():
@@ -114,7 +114,7 @@ def test_an_exception_at_any_line_locks_nobody_out():
 
 FORK = """
 import os, sys, threading
-from tinyflux.seeding import generator, seed_
+from tinyflux.generators import generator, seed_
 
 def child(work=lambda: None):
     read, write = os.pipe()
