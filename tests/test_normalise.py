@@ -266,5 +266,8 @@ def test_misuse(call, error, words):
 
 def test_printing():
     assert repr(flux.BatchNorm(4)) == "BatchNorm(4)"
+    assert (
+        repr(flux.BatchNorm(4, eps=1e-3, momentum=0.5)) == "BatchNorm(4, eps=0.001, momentum=0.5)"
+    )
     assert repr(flux.BatchNorm(4, flux.relu, affine=False)) == "BatchNorm(4, relu, affine=False)"
     assert "8 parameters" in flux.summary(flux.BatchNorm(4))

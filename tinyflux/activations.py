@@ -1,4 +1,4 @@
-r"""Activation functions: elementwise, of any shape, keeping the type of their input.
+r"""Activation functions: elementwise, of any shape; a floating-point input keeps its type.
 
 Each is declared with its slope beside it, written in the output `y` where that is as accurate. At a
 kink the slope is the one that is stated. The constants are those of Flux (NNlib).

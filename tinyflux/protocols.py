@@ -64,12 +64,7 @@ def array_function(self, function, types, args, kwargs):
         return operation.body(*args, **kwargs)
     if function in PLAIN:
         return no_gradient(function, args, kwargs)
-    raise no_rule(dotted(function))
-
-
-def dotted(function):
-    """median, linalg.svd, fft.fft: the name of a function below NumPy's."""
-    return f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
+    raise no_rule(f"{function.__module__}.{function.__name__}".removeprefix("numpy."))
 
 
 def no_gradient(function, args, kwargs):

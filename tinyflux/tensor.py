@@ -43,11 +43,12 @@ class Tensor:
     Raises
     ------
     TypeError
-        For integers, complex numbers, float16, masked arrays and anything that is not an array.
+        For integers, complex numbers, float16, masked arrays and what cannot be made an array.
 
     Notes
     -----
-    Outside `gradient` a Tensor behaves like the array it holds, and every result is a plain array.
+    Outside `gradient` a Tensor behaves like the array it holds, and every result is a plain array:
+    `W -= step` makes W the name of one and leaves the Tensor as it was; write `W.data -= step`.
     Equality is elementwise, as in NumPy; in a dict or a set a Tensor counts by identity.
 
     Examples

@@ -91,9 +91,8 @@ class Dense:
         return y if f is identity else f(y)
 
     def __repr__(self):
-        options = {} if self.bias is not None else {"bias": False}
         given = [] if self.activation is identity else [self.activation]
-        return constructor(self, *self.weight.shape, *given, **options)
+        return constructor(self, *self.weight.shape, *given, bias=self.bias is not None)
 
 
 def misfit(shape, n):

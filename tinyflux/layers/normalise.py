@@ -100,5 +100,6 @@ class BatchNorm(TwoModes):
 
     def __repr__(self):
         given = [] if self.activation is identity else [self.activation]
-        options = {} if self.scale is not None else {"affine": False}
+        affine = self.scale is not None
+        options = {"affine": affine, "eps": self.eps, "momentum": self.momentum}
         return constructor(self, len(self.mean), *given, **options)

@@ -5,8 +5,10 @@ from ..walking import named_tensors
 
 
 def constructor(layer, *args, **options):
-    """`Name(args, key=value)`, with functions by their names."""
-    given = [text(a) for a in args] + [f"{k}={text(v)}" for k, v in options.items()]
+    """`Name(args, key=value)`, with functions by their names, and no option that is the default."""
+    usual = getattr(type(layer).__init__, "__kwdefaults__", None) or {}
+    given = [text(a) for a in args]
+    given += [f"{k}={text(v)}" for k, v in options.items() if k not in usual or v != usual[k]]
     return f"{type(layer).__name__}({', '.join(given)})"
 
 

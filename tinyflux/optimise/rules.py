@@ -3,7 +3,7 @@
 In the formulas x is a parameter, g its gradient, t = 1, 2, ... the number of its update, and
 moments start at 0. Every rule ends in x -= step; `delta` computes the step.
 
-Where a paper writes acc = rho * acc + (1 - rho) * g**2, the code says only
+Where a paper writes acc = rho * acc + (1 - rho) * g**2, the code mostly says only
 acc += g**2 * (1 - rho) / scale: the decay is in the scale of acc (`fade`), and so costs no pass
 over the memory. Change `lr`, `rho`, `eps` in mid-training as you like: the moments go on from where
 they are.
