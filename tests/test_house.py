@@ -205,6 +205,18 @@ def test_it_works_under_the_flags_of_the_interpreter(flags):
     assert run(code, *flags) == "True (array(-0.),)\n"
 
 
+def test_everything_at_once_brings_no_modules():
+    code = """
+from tinyflux import *
+print(sorted(name for name, value in globals().items() if type(value) is type(losses)))
+print(Dense(1, 1, bias=False))
+"""
+    assert (
+        run(code)
+        == "['__builtins__', 'datasets', 'losses', 'schedules']\nDense(1, 1, bias=False)\n"
+    )
+
+
 def test_import_is_quick():
     """Beside NumPy it hardly counts (about a fifth); a ratio, with a margin for busy machines."""
     code = """

@@ -53,3 +53,10 @@ from .errors import (
 )  # fmt: skip
 
 __version__ = "0.1.0"
+
+# The names above, without the modules that they come from.
+__all__ = [
+    name
+    for name, value in list(globals().items())
+    if name[0] != "_" and (name in ("losses", "datasets", "schedules") or callable(value))
+]

@@ -48,9 +48,23 @@ class Hole(NamedTuple):
 class Lane:
     """A group, bound to its arrays: the constants of a step, and what there is to be done.
 
-    `x` is what rules read: the parameter itself where that can be (`home`), otherwise a copy end to
-    end. `out` is what is to be subtracted, where it does not go block by block. `inputs` says what
-    goes into each stage; None: the gradient as it comes.
+    Attributes
+    ----------
+    home : bool
+        Whether a rule works on the parameter where it stands: a single one, contiguous, of the type
+        of its moments. Otherwise `x` is memory of its own.
+    gathers : bool
+        Whether `x` is filled with the parameters before every step: some rule looks at them.
+    inputs : list of array or None
+        What goes into each stage, end to end; None: the gradient as it comes.
+    out : array or None
+        What is to be subtracted, end to end; None: each block of it is, as soon as it is there.
+    blocks : list of (slice, list)
+        For each block, and in it for each stage, what `delta` gets from each rule.
+    template : list of tuple
+        The calls of a step, with a `Hole` for each block of a gradient that is read as it comes.
+    calls, bound
+        The template with its holes filled, and the gradient that fills them.
     """
 
     def __init__(self, group: Group, leaves: tuple, plan: "Plan", members: list[int]) -> None:
