@@ -60,12 +60,13 @@ def one_hot(labels, *, k, dtype, name):
 @primitive(lambda g, _, *, name: g, samples=())
 def chances(y, *, name):
     """y itself, if it lies from 0 to 1: labels of -1 and 1 would let the loss fall for ever."""
-    low, high = (y.min(), y.max()) if y.size else (0, 1)
-    if low < 0:
-        raise ValueError(f"{name}: y goes from 0 to 1, got {low}; of labels -1 and 1 (y + 1) / 2")
-    if high > 1:
+    if np.any(np.less(y, 0)):
         raise ValueError(
-            f"{name}: y goes from 0 to 1, got {high}; labels of classes become rows with "
+            f"{name}: y goes from 0 to 1, got {y.min()}; of labels -1 and 1 (y + 1) / 2"
+        )
+    if np.any(np.greater(y, 1)):
+        raise ValueError(
+            f"{name}: y goes from 0 to 1, got {y.max()}; labels of classes become rows with "
             "onehotbatch(labels, range(k))"
         )
     return y
