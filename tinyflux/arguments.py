@@ -21,7 +21,7 @@ def arguments(args):
             f"{1 + len(args)} arguments"
         )
     data, opt = args[-2:]
-    if isinstance(opt, type) or not callable(getattr(opt, "step_", None)):
+    if isinstance(opt, type) or not callable(getattr(opt, "prepare", None)):
         what = f"the class {opt.__name__}" if isinstance(opt, type) else f"a {type(opt).__name__}"
         raise TypeError(f"train_: opt must be an optimiser such as ADAM(0.001), got {what}")
     if len(args) == 3:

@@ -15,7 +15,7 @@ from .checks import as_callable, as_number, real_array
 from .errors import NotScalarError
 from .grads import Grads
 from .params import Params
-from .primitive import primitive
+from .primitive import fitted, primitive
 from .seeds import brief_type, fitting_seed, one_like
 from .tape import Tape, open_tape, recording
 from .tensor import Tensor, recorded
@@ -308,22 +308,6 @@ def through_body(operation, g, operands, params, live):
         return operation.body(*full, **params)
 
     return Pullback(body, tuple(operands[i] for i in live))(g)
-
-
-def fitted(d, x):
-    """A gradient as a rule returns it, in the shape and dtype of its operand."""
-    if d.shape != x.shape:
-        d = unbroadcast(d, x.shape)
-    return d if d.dtype is x.dtype else d.astype(x.dtype, copy=False)
-
-
-def unbroadcast(g, shape):
-    """`g` summed over the axes along which an operand of `shape` was broadcast."""
-    extra = g.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
-    )
-    return np.reshape(np.sum(g, axis=axes), shape)
 
 
 def owned(found, seed):

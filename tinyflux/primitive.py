@@ -303,3 +303,22 @@ def late(module, name):
 
 def _find(name):
     return OPERATIONS[name]
+
+
+# ------------------------------------------------------------------------------- fitting
+
+
+def fitted(d, x):
+    """A gradient as a rule returns it, in the shape and dtype of its operand."""
+    if d.shape != x.shape:
+        d = unbroadcast(d, x.shape)
+    return d if d.dtype is x.dtype else d.astype(x.dtype, copy=False)
+
+
+def unbroadcast(g, shape):
+    """`g` summed over the axes along which an operand of `shape` was broadcast."""
+    extra = g.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
+    )
+    return np.reshape(np.sum(g, axis=axes), shape)

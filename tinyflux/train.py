@@ -29,8 +29,10 @@ from .errors import NoGradientError, NonFiniteLossError, NotAskedError
 from .gradient import Pullback
 from .grads import Grads
 from .history import History, TrainingState
+from .optimise.plan import NotFinite
 from .progress import progress_bar
 from .seeds import one_like
+from .tape import open_tape
 from .tensor import Tensor
 
 
@@ -82,6 +84,7 @@ def apply_(opt, tensors, gradients):
 
 
 ARRAYS_ONLY = {np.ndarray}
+TRAINERS = 16  # kept ready, for data of several shapes
 the_data = attrgetter("data")
 
 
@@ -152,17 +155,15 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     progress = as_flag(progress, "train_: progress")
     run = Run(loss, ps, opt, cb)
     # What the loop sets is gone when its context is left, whatever exception comes, and when.
-    return copy_context().run(run.through, data, epochs, progress)
+    return copy_context().run(run.through, data, int(epochs), progress)
 
 
 class Run:
     """One call of `train_`: what it trains, and where it stands."""
 
     def __init__(self, loss, ps, opt, cb):
-        self.loss, self.ps, self.opt = loss, ps, opt
-        self.prepared = None  # the step of the optimiser over all parameters
-        self.trainers = {}  # of a compiled loss, one for each recording (by its id)
-        self.tensors = list(ps)
+        self.loss, self.given, self.opt = loss, ps, opt
+        self.begin()
         self.callbacks = [] if cb is None else list(cb) if isinstance(cb, (list, tuple)) else [cb]
         for f in self.callbacks:
             if not callable(f):
@@ -175,9 +176,18 @@ class Run:
         self.takes_state = [wants_argument(f) for f in self.callbacks]
         self.history = History()
         self.step = 0
+        self.drawn = False  # whether a datum was drawn that `stop()` in its loss left unused
+
+    def begin(self):
+        """Take the parameters as they are given now; a callback may add some, or discard them."""
+        self.ps = self.given.copy()
+        self.tensors = list(self.ps)
+        self.prepared = None  # the step of the optimiser over all parameters
+        self.trainers = {}  # of a compiled loss, one for each recording (by its id)
 
     def through(self, data, epochs, progress):
         """All epochs; returns the history."""
+        open_tape.set(None)  # a training inside a gradient is no part of it
         phase.set("loss")
         try:
             with progress_bar(progress, data, epochs) as advance:
@@ -186,6 +196,7 @@ class Run:
             self.flush()
         except StopTraining:
             self.history.stopped = True
+            self.drawn = phase.get() == "loss"
             self.flush()
         except KeyboardInterrupt as interrupt:
             self.flush()
@@ -239,7 +250,7 @@ class Run:
             self.prepared = self.opt.prepare(self.tensors, arrays)
         try:
             self.prepared.run(found, then=[(self.history.losses.append, value)])
-        except FloatingPointError:
+        except NotFinite:
             raise self.not_finite(value, found) from None
 
     def compiled_epoch(self, epoch, data, advance):
@@ -258,11 +269,13 @@ class Run:
                 raise explained(error, self.loss, d, self.step) from None
             trainer = self.trainers.get(id(recording))
             if trainer is None or not trainer.prepared.valid():
+                if len(self.trainers) >= TRAINERS:
+                    self.trainers.clear()
                 trainer = self.trainers[id(recording)] = self.bound(recording)
             value = self.finite(trainer.loss(arguments))
             try:
                 trainer.update(arguments, [(note, value)])
-            except FloatingPointError:
+            except NotFinite:
                 raise self.not_finite(value, trainer.gradients) from None
             if advance is not None:
                 advance(value)
@@ -332,6 +345,8 @@ class Run:
         for f, takes in zip(self.callbacks, self.takes_state, strict=True):
             f(state) if takes else f()
         phase.set("loss")
+        if self.given.by_id.keys() != self.ps.by_id.keys():
+            self.begin()
 
     def flush(self):
         """The end: whatever a callback still has to do (a trailing call, restoring the best)."""

@@ -42,6 +42,14 @@ def reachable(*models):
 
 def parts(path, item):
     """The parts of a container or object, as (path, part)."""
+    yield from inside(path, item)
+    if isinstance(item, (list, tuple, dict, deque)):  # of a class of its own it has attributes too
+        for name, part in getattr(item, "__dict__", {}).items():
+            yield f"{path}.{name}", part
+
+
+def inside(path, item):
+    """The items of a container, or the attributes of an object."""
     if isinstance(item, Mapping):
         for key, part in item.items():
             yield f"{path}[{key!r}]", part
@@ -52,7 +60,7 @@ def parts(path, item):
     elif isinstance(item, MethodType):  # of a layer: m.encode
         yield path, item.__self__
     elif isinstance(item, partial):
-        yield from parts(path, (item.func, *item.args, item.keywords))
+        yield from inside(path, (item.func, *item.args, item.keywords))
     elif hasattr(type(item), "lend"):  # compiled: not what it has recorded
         yield path, item.f
     else:

@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Any
 
 from ..checks import as_callable, as_integer, as_real
-from ..saving import checked, load_, save
+from ..saving import checked, restored, save
 
 __all__ = ["checkpoint"]
 
@@ -51,9 +51,9 @@ class checkpoint:
     Notes
     -----
     Saved is what stands after a whole step. The end is that of `train_`, by itself or by `stop()`;
-    after Ctrl-C or an error the latest file stays as it is, because a batch may have been drawn and
-    not used. An epoch counts as finished when the loader has no more batches, and without a loader
-    when the next one begins or the training ends.
+    after Ctrl-C, an error, or `stop()` in the loss the latest file stays as it is, because a batch
+    has been drawn and not used. An epoch counts as finished when the loader has no more batches,
+    and without a loader when the next one begins or the training ends.
 
     Examples
     --------
@@ -130,6 +130,8 @@ class checkpoint:
         cause = sys.exc_info()[1]
         if self._run is None or (isinstance(cause, KeyboardInterrupt) and cause is not self._outer):
             return
+        if self._run.drawn:  # a batch that `stop()` in its loss left unused, but the loader counts
+            return
         step = self._before[0] + self._run.step
         if step > self.step:
             self._save(step, len(self._run.history.epochs), over=True)
@@ -143,6 +145,7 @@ class checkpoint:
             raise ValueError(f"checkpoint: which file of {self.path}? Say load_(path, ...)")
         if not os.path.exists(self.path):
             return False
-        kept = load_(self.path, self.model, self.opt, self.loader)
+        needed = ("step", "epoch")
+        kept = restored(self.path, self.model, self.opt, self.loader, needed=needed)
         self.step, self.epoch, self._run = kept["step"], kept["epoch"], None
         return True

@@ -58,6 +58,11 @@ class Rows(list):
         self.outside = np.geterr()
 
     def append(self, row):
+        operation, operands, arrays, *rest = row
+        if any(isinstance(t, (list, tuple)) for t in operands):  # they count by their values
+            pairs = zip(operands, arrays, strict=True)
+            operands = tuple(a if isinstance(t, (list, tuple)) else t for t, a in pairs)
+            row = (operation, operands, arrays, *rest)
         line, note = self.rule or (user_line(), "")
         now = np.geterr()
         self.lines.append(line)

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from ..optimise.plan import NotFinite
+
 
 class Trainer:
     """A recording bound to an optimiser, for one loop.
@@ -33,7 +35,7 @@ class Trainer:
         """Change the parameters by the gradients of this loss, and make the calls `then`."""
         try:
             self.prepared.run(self.found, gathered=True, then=then)
-        except FloatingPointError:
+        except NotFinite:
             if self.emitted is self.recording:
                 raise
             # From here on with the rows that put 0 where 0 met infinity.

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..checks import as_flag, brief, is_whole, numeric, shown
-from ..primitive import OPERATIONS, fused, primitive, sample
+from ..primitive import OPERATIONS, fitted, fused, primitive, sample
 from ..tensor import Tensor
 from .singular import mended
 
@@ -165,9 +165,10 @@ def dense_kernel(x, weight, bias, *, activation=None):
 
 def dense_joint(g, y, arrays, live, *, activation=None):
     """With z the pre-activation: dz = g f'(y); dx = dz W^T, dW = x^T dz, db = sum of dz."""
-    x, weight, _ = arrays
+    x, weight, bias = arrays
     if activation is not None:
         g = activation.rules[0](g, y)
+    whole = g
     if x.ndim != 2:  # one observation, or several axes of them, as rows
         dx = weight.dot(g) if x.ndim == 1 else g.dot(weight.T)
         x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
@@ -177,6 +178,8 @@ def dense_joint(g, y, arrays, live, *, activation=None):
             found.append(g.dot(weight.T) if arrays[0].ndim == 2 else dx)
         elif i == 1:
             found.append(x.T.dot(g))
+        elif bias.shape != weight.shape[1:] or bias.dtype != g.dtype:  # somebody put it there
+            found.append(fitted(whole, bias))
         else:  # a product with ones is twice as fast as sum(axis=0)
             found.append(g.T.dot(ones(len(g), g.dtype.char)))
     return found

@@ -39,6 +39,10 @@ def is_finite(flat: np.ndarray) -> bool:
     return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
+class NotFinite(FloatingPointError):
+    """A gradient is infinite or NaN; nothing was changed."""
+
+
 class Hole(NamedTuple):
     """Stands in a list of calls for a block of the gradient, until there is one."""
 
@@ -288,7 +292,7 @@ class Plan:
             for lane in self.lanes:
                 flat = lane.inputs[0]
                 if not is_finite(gradients[lane.member].reshape(-1) if flat is None else flat):
-                    raise FloatingPointError("a gradient is not finite")
+                    raise NotFinite("a gradient is not finite")
         for part, x in self.copies:
             part[...] = x
         for lane in self.lanes:

@@ -116,7 +116,8 @@ def load_(
         Gets its position back, and so do the random states: its next iteration is the rest of the
         epoch.
     limit : int, optional
-        The largest file that is read, in bytes: 8 times the model and 64 MiB unless told.
+        The largest file that is read, in bytes: 8 times the model and the order of the loader, and
+        64 MiB, unless told.
 
     Returns
     -------
@@ -143,12 +144,23 @@ def load_(
       weight: float32 (3, 2) in the file, float32 (4, 2) in the model
     >>> folder.cleanup()
     """
+    return restored(path, model, opt, loader, limit)
+
+
+def restored(
+    path: Any, model: Any, opt: Any, loader: Any, limit: int | None = None, needed: Any = ()
+) -> dict[str, Any]:
+    """`load_`; the file must have the extras that are `needed`."""
     path, form = checked(path, opt, loader, "load_")
     expected = sum(a.nbytes for a in arrays_of(model).values())
+    if hasattr(loader, "batchsize"):
+        expected += len(loader) * loader.batchsize  # its order takes 8 bytes each
     limit = 8 * expected + ROOM if limit is None else as_integer(limit, "load_: limit", least=0)
     try:
         tree = unpack(*form.read(read_whole(path, limit)))
         wrong = list(problems(tree, model, opt, loader))
+        lacking = [name for name in needed if name not in tree["extra"]]
+        wrong += [f"the extras: there is no {name!r} in the file" for name in lacking]
         extra = {name: owned(value) for name, value in tree["extra"].items()}
     except (OSError, ImportError, MemoryError):
         raise

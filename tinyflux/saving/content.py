@@ -26,6 +26,7 @@ from ..walking import named_tensors, parts, reachable
 DEFAULT = "(default)"  # the Generator of tinyflux itself, among those of the layers
 # Names that come from an address in memory, and are others in the next process.
 FLEETING = re.compile(r"\.by_id\[|\bat 0x")
+REMEDY = "use strings as keys, and no brackets in the names of attributes"
 
 
 def tensors_of(model: Any) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def tensors_of(model: Any) -> dict[str, Tensor]:
     tensors = {path or "Tensor": t for path, t in found}
     if len(tensors) < len(found):
         twice = next(path for path, t in found if tensors[path] is not t)
-        raise ValueError(f"two Tensors of the model are called {twice}; use strings as keys")
+        raise ValueError(f"two Tensors of the model are called {twice}; {REMEDY}")
     return tensors
 
 
@@ -63,7 +64,10 @@ def arrays_of(model: Any) -> dict[str, np.ndarray]:
             elif isinstance(part, np.ndarray) and part.dtype.kind in "biufc":
                 if part.flags.writeable and id(part) not in known:
                     known.add(id(part))
-                    arrays[name.removeprefix(".")] = part
+                    name = name.removeprefix(".")
+                    if name in arrays:
+                        raise ValueError(f"two arrays of the model are called {name}; {REMEDY}")
+                    arrays[name] = part
     return arrays
 
 

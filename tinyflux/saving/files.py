@@ -121,7 +121,10 @@ def _sync(folder: str) -> None:
     """Bring the new name to the disk, where folders can be brought there."""
     if os.name != "posix":
         return
-    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to, but not read
+        return
     try:
         os.fsync(fd)
     except OSError as error:

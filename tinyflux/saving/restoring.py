@@ -180,6 +180,9 @@ def write(tree: Mapping[str, Any], model: Any, opt: UpdateRule | None, loader: A
         for name, t in tensors_of(model).items():
             undo.append(later(opt.load_state_, t, opt.state(t), t.data))
             steps.append(later(opt.load_state_, t, states[name], t.data))
+        undo.append(later(setattr, opt._stepper, "calls", opt._stepper.calls))
+        if not any(states.values()):  # saved before its first step
+            steps.append(later(setattr, opt._stepper, "calls", 0))
     if loader is not None:
         undo.append(later(loader.restore_, loader.state()))
         steps.append(later(loader.restore_, tree["loader"]))
