@@ -263,3 +263,23 @@ def test_a_source_in_two_halves_is_shown_but_not_saved(tmp_path):
         hot.save(tmp_path / "step.py")
     hot(X)
     hot.save(tmp_path / "step.py")
+
+
+LISTS = {
+    "times": lambda t: np.sum(t * [0.1, 0.2]),
+    "matmul": lambda t: np.sum(t @ [[1.0], [2.0]]),
+    "clip": lambda t: np.sum(np.clip(t, [1.5, 2.0], [3.0, 3.5])),
+    "power": lambda t: np.sum(t ** [2.0, 3.0]),
+    "where": lambda t: np.sum(np.where([True, False], t, 2 * t)),
+    "maximum": lambda t: np.sum(np.maximum(t, [1.5, 9.0])),
+    "concatenate": lambda t: np.sum(np.concatenate([t, [5.0]]) ** 2),
+}
+
+
+@pytest.mark.parametrize("f", LISTS.values(), ids=LISTS)
+def test_plain_lists_are_operands(f):
+    t = np.array([1.0, 2.0])
+    hot = compiled(f)
+    for k in range(3):
+        agree(hot(t + k), f(t + k), 1e-12)
+        agree_all(flux.gradient(hot, t + k), flux.gradient(f, t + k), 1e-12)

@@ -168,3 +168,20 @@ def test_pullback_of_a_compiled_loss():
     np.testing.assert_array_equal(back(3.0)[0], [6.0, 12.0])
     value, back = flux.pullback(flux.compiled(np.square), x)  # an array: recorded as usual
     np.testing.assert_array_equal(back(np.ones(2))[0], 2 * x)
+
+
+def test_a_saved_step_moves_weights_in_fortran_order(tmp_path):
+    layer = flux.Dense(30, 30, bias=False)
+    layer.weight.data = np.asfortranarray(layer.weight.data)
+    hot, opt = flux.compiled(lambda x: np.mean(np.square(layer(x)))), flux.ADAM(0.01)
+    x = np.ones((4, 30), "f4")
+    flux.train_(hot, flux.params(layer), [x], opt)
+    hot.save(tmp_path / "training.py", opt)
+    code = "import training, numpy as np; print([float(training.step(x)) for x in [%s] * 4])"
+    code %= "np.ones((4, 30), 'f4')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    losses = flux.train_(hot, flux.params(layer), [x] * 4, opt).losses
+    np.testing.assert_allclose(eval(done.stdout), losses, rtol=1e-5)
+    assert losses[-1] < losses[0]

@@ -580,3 +580,27 @@ def test_later_keywords_win():
 def test_fans():
     assert fans(()) == (1, 1) and fans((5,)) == (1, 5) and fans((4, 5)) == (4, 5)
     assert fans((3, 3, 16, 32)) == (144, 288)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (), (4, 1), (1, 3), (4, 3)])
+@pytest.mark.parametrize("kinds", [("f4", "f4"), ("f8", "f4"), ("f8", "f8")])
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_bias_of_another_shape_or_type(shape, kinds, wrap):
+    """As NumPy adds it; its gradient has its shape and its type."""
+    rng = np.random.default_rng(0)
+    layer = Dense(2, 3, flux.tanh)
+    layer.weight = flux.Tensor(layer.weight.data.astype(kinds[0]))
+    layer.bias = flux.Tensor(rng.standard_normal(shape).astype(kinds[1]))
+    x, ps = rng.standard_normal((4, 2)).astype(kinds[0]), [layer.weight, layer.bias]
+    found = flux.gradient(wrap(lambda: np.sum(layer(x) ** 2)), ps)
+    wanted = flux.gradient(lambda: np.sum(np.tanh(x @ layer.weight + layer.bias) ** 2), ps)
+    for t in ps:
+        assert found[t].shape == t.shape and found[t].dtype == t.dtype
+        np.testing.assert_allclose(found[t], wanted[t], rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_that_is_no_tensor():
+    layer = Dense(2, 3)
+    layer.weight = np.ones((2, 3))
+    with pytest.raises(TypeError, match=r"must be a Tensor: write layer\.weight = Tensor\(array\)"):
+        layer(np.ones((4, 2)))

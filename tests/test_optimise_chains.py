@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
@@ -314,3 +316,33 @@ def test_a_chain_that_a_callback_changes_is_followed_at_once(wrap):
 
     flux.train_(wrap(lambda x: np.sum(W * x)), flux.Params([W]), [np.ones(1)] * 6, inner, cb=cb)
     np.testing.assert_allclose(W.data, 1 - 2 - 4 * 0.01)
+
+
+def test_one_rule_twice_in_a_chain_has_moments_of_its_own_in_each_place():
+    finals = []
+    for twice in (True, False):
+        rule, w = Momentum(0.1), flux.Tensor([1.0])
+        opt = Optimiser(rule, rule if twice else Momentum(0.1))
+        for step in range(6):
+            if step == 3:
+                opt.append(SGD(1.0))
+            opt.step_([w], [w.data], [2 * w.data])
+        finals.append(w.item())
+    assert finals[0] == finals[1]
+
+
+def test_threads_may_share_an_optimiser():
+    opt = Momentum(0.1)
+    ready = threading.Barrier(4)
+
+    def train(seed):
+        w = flux.Tensor(np.full(50_000, float(seed)))
+        ready.wait()
+        flux.train_(lambda x: np.sum(w * w) * x, [w], [0.1] * 20, opt)
+        return w.data[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(train, range(4)))
+    w = flux.Tensor(np.full(50_000, 1.0))
+    flux.train_(lambda x: np.sum(w * w) * x, [w], [0.1] * 20, Momentum(0.1))
+    np.testing.assert_allclose(found, w.data[0] * np.arange(4), rtol=1e-12)

@@ -374,3 +374,17 @@ def test_grads_compare_by_identity(gs):
 def test_params_inside_a_model_are_named_by_their_place():
     model = {"ps": flux.Params([flux.Tensor(np.ones(2)), flux.Tensor(np.ones(1))])}
     assert flux.params(model).names() == ["['ps'][0]", "['ps'][1]"]
+
+
+def test_attributes_of_containers_of_ones_own():
+    class Blocks(list):
+        def __init__(self, *items):
+            super().__init__(items)
+            self.scale = flux.Tensor([1.0])
+
+    class Named(dict):
+        pass
+
+    named = Named(first=flux.Tensor([2.0]))
+    named.shift = flux.Tensor([3.0])
+    assert flux.params(Blocks(named)).names() == ["[0]['first']", "[0].shift", "scale"]

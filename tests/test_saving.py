@@ -798,3 +798,75 @@ def test_extras_of_the_callback(tmp_path):
         flux.train_(lambda x: np.sum(W * x), flux.params(W), [1.0], flux.SGD(0.0), cb=taken)
     with pytest.raises(ValueError, match="which file of"):
         flux.checkpoint(tmp_path / "{step}.npz", W, every=2).resume_()
+
+
+def test_a_checkpoint_before_the_first_step_resets_the_count(tmp_path):
+    w = flux.Tensor([1.0])
+    opt = flux.Optimiser(flux.ADAM(0.1), flux.InvDecay(0.5))
+    flux.save(tmp_path / "x.npz", w, opt)
+    runs = []
+    for _ in range(2):
+        flux.load_(tmp_path / "x.npz", w, opt)
+        runs.append(flux.train_(lambda x: np.sum(w * w) * x, [w], [1.0] * 5, opt).losses)
+    assert runs[0] == runs[1] and opt.state(w)["step"] == 5
+
+
+def test_names_of_arrays_that_collide(tmp_path):
+    class Key:
+        def __repr__(self):
+            return "K"
+
+    class Model:
+        def __init__(self):
+            self.weight = flux.Tensor([1.0])
+            self.stats = {Key(): np.ones(2), Key(): np.zeros(2)}
+
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"two arrays of the model are called stats\[K\]"):
+        flux.save(tmp_path / "x.npz", Model())
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_from_a_file_of_save_changes_nothing(tmp_path):
+    w = flux.Tensor([1.0])
+    flux.save(tmp_path / "x.npz", w)
+    w.data[...] = 2
+    with pytest.raises(flux.CheckpointError, match="the extras: there is no 'step' in the file"):
+        flux.checkpoint(tmp_path / "x.npz", w, every=1).resume_()
+    assert w.item() == 2
+
+
+def test_the_order_of_a_large_loader_counts_among_what_a_file_may_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyflux.saving.ROOM", 2**13)
+    w, loader = flux.Tensor([1.0]), flux.DataLoader(np.zeros(20_000, "u1"), shuffle=True)
+    next(iter(loader))
+    flux.save(tmp_path / "x.npz", w, loader=loader)
+    again = flux.DataLoader(np.zeros(20_000, "u1"), shuffle=True)
+    flux.load_(tmp_path / "x.npz", w, loader=again)
+    assert (again.state()["order"] == loader.state()["order"]).all()
+
+
+def test_a_batch_that_stop_left_unused_is_not_counted_as_used(tmp_path):
+    w, loader = flux.Tensor([1.0]), flux.DataLoader(np.arange(4.0), batchsize=1)
+    keep = flux.checkpoint(tmp_path / "x.npz", w, loader=loader, every=2)
+
+    def loss(x):
+        if x[0] == 3:
+            flux.stop()
+        return np.sum(w * x)
+
+    flux.train_(loss, [w], loader, flux.SGD(0.0), cb=keep)
+    assert keep.step == 2 and flux.load_(tmp_path / "x.npz", w, loader=loader)["step"] == 2
+    assert [float(x[0]) for x in loader] == [2, 3]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read(tmp_path):  # pragma: no cover - tests run as root, too
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o300)
+    flux.save(folder / "x.npz", flux.Tensor([1.0]))
+    folder.chmod(0o700)
+    assert [path.name for path in folder.iterdir()] == ["x.npz"]

@@ -939,3 +939,62 @@ def test_a_model_stays_in_single_precision_whatever_the_data():
         _, ps, loss = model()
         flux.train_(loss, ps, data, flux.ADAM(0.01), epochs=30)
         assert {p.dtype for p in ps} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_parameters_that_a_callback_adds_and_discards(wrap):
+    """From the next step on, each by its own gradient."""
+    a, b, c, d = (flux.Tensor([0.0]) for _ in range(4))
+    loss = wrap(
+        lambda x: np.sum(a) + np.sum(10 * b) + np.sum(100 * c) + np.sum(1000 * d) + np.sum(0 * x)
+    )
+    ps = flux.Params([a, b, c])
+    opt = flux.Momentum(1.0, 0.5)
+
+    def change(state):
+        assert state.params is ps
+        if state.step == 1:
+            ps.discard(a), ps.add(d)
+        if state.step == 2:
+            ps.add(a)
+
+    flux.train_(loss, ps, [np.zeros(1)] * 3, opt, cb=change)
+    assert [t.item() for t in (a, b, c, d)] == [-1 - 1.5, -42.5, -425.0, -2500.0]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_training_inside_a_loss_is_no_part_of_it(wrap):
+    outer, inner = flux.Tensor([3.0]), flux.Tensor([1.0])
+    close = wrap(lambda: np.sum((inner - 2) ** 2))
+
+    def loss(x):
+        flux.train_(close, flux.params(inner), [()] * 30, flux.SGD(0.25))
+        return np.sum((outer - x) ** 2)
+
+    flux.train_(loss, flux.params(outer), [1.0], flux.SGD(0.25))
+    assert outer.item() == 2 and inner.item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("n", [np.uint8(255), np.int8(127), np.int64(3)])
+def test_epochs_of_any_whole_type(n):
+    _, ps, loss = scalar()
+    assert len(flux.train_(loss, ps, [0.5], flux.SGD(0.0), epochs=n)) == int(n)
+
+
+def test_an_error_of_a_rule_is_its_own():
+    class Angry(flux.UpdateRule):
+        def delta(self, x, g, u):
+            raise FloatingPointError("the curvature is negative")
+
+    _, ps, loss = scalar()
+    with pytest.raises(FloatingPointError, match="curvature") as caught:
+        flux.train_(loss, ps, [1.0], Angry())
+    assert not isinstance(caught.value, flux.NonFiniteLossError)
+
+
+def test_data_of_many_shapes_keep_no_more_than_some_programs():
+    w = flux.Tensor(np.ones(3))
+    loss, kept = flux.compiled(lambda x: np.sum(x @ w)), []
+    data = [np.ones((n, 3)) for n in range(1, 30)]
+    flux.train_(loss, [w], data, flux.SGD(0.0), cb=lambda s: kept.append(len(s.run.trainers)))
+    assert max(kept) == 16

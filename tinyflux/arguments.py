@@ -23,7 +23,10 @@ def arguments(args):
     data, opt = args[-2:]
     if isinstance(opt, type) or not callable(getattr(opt, "prepare", None)):
         what = f"the class {opt.__name__}" if isinstance(opt, type) else f"a {type(opt).__name__}"
-        raise TypeError(f"train_: opt must be an optimiser such as ADAM(0.001), got {what}")
+        raise TypeError(
+            f"train_: opt must be an optimiser such as ADAM(0.001), or an UpdateRule of your own, "
+            f"got {what}"
+        )
     if len(args) == 3:
         ps = args[0]
     elif (ps := getattr(opt, "ps", None)) is None:

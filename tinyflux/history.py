@@ -114,7 +114,8 @@ class TrainingState:
     batch : object
         The datum.
     params, opt, history
-        What is trained, by what, and the losses so far.
+        What is trained, by what, and the losses so far. Parameters that are added or discarded here
+        are so from the next step on.
     elapsed : float
         Seconds since the run began.
 
@@ -131,11 +132,11 @@ class TrainingState:
         self.epoch, self.step, self.loss = epoch, step, loss
         self.gradients, self.batch, self.run = gradients, batch, run
 
-    params = property(lambda self: self.run.ps)
+    params = property(lambda self: self.run.given)
     opt = property(lambda self: self.run.opt)
     history = property(lambda self: self.run.history)
     elapsed = property(lambda self: self.run.history.seconds)
 
     def __getstate__(self):  # of a copy or a pickle: without the loss and the loop itself
-        run = SimpleNamespace(ps=self.params, opt=self.opt, history=self.history)
+        run = SimpleNamespace(given=self.params, opt=self.opt, history=self.history)
         return {**vars(self), "run": run}
