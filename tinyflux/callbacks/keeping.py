@@ -53,7 +53,8 @@ class checkpoint:
     Saved is what stands after a whole step. The end is that of `train_`, by itself or by `stop()`;
     after Ctrl-C, an error, or `stop()` in the loss the latest file stays as it is, because a batch
     has been drawn and not used. An epoch counts as finished when the loader has no more batches,
-    and without a loader when the next one begins or the training ends.
+    and without a loader when the next one begins or the training ends. The loader is that of the
+    training alone: a callback that goes through the data makes one of its own.
 
     Examples
     --------
