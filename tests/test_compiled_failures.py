@@ -1290,3 +1290,20 @@ def test_an_error_before_the_first_line_is_said_to_come_from_none():
     with pytest.raises(TimeoutError) as caught:
         hot.latest.guarded(handler, ())
     assert caught.value.__notes__ == ["in the compiled tanh"]
+
+
+@pytest.mark.parametrize("who", ["train_", "update_"])
+def test_training_is_no_part_of_a_compiled_function(who):
+    """It would be done once, when the function is recorded, and never again."""
+    inner = flux.Tensor([1.0])
+
+    def f(x):
+        if who == "train_":
+            flux.train_(lambda: np.sum(inner**2), [inner], [()], flux.SGD(0.25))
+        else:
+            flux.update_(flux.SGD(0.25), [inner], {inner: np.ones(1)})
+        return np.sum(x * inner)
+
+    with pytest.raises(CannotCompileError, match=f"{who} cannot be part of a compiled function"):
+        compiled(f)(np.ones(1))
+    assert inner.item() == 1

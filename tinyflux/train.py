@@ -32,7 +32,7 @@ from .history import History, TrainingState
 from .optimise.plan import NotFinite
 from .progress import progress_bar
 from .seeds import one_like
-from .tape import open_tape
+from .tape import open_tape, recording
 from .tensor import Tensor
 
 
@@ -55,6 +55,7 @@ def update_(opt, ps, gs):
     >>> W
     Tensor([0.8, 1.6])
     """
+    refuse_compiled("update_")
     if isinstance(opt, type) or not callable(getattr(opt, "step_", None)):
         raise TypeError(f"update_: opt must be an optimiser such as ADAM(0.001), got {shown(opt)}")
     if not isinstance(gs, Mapping):
@@ -147,6 +148,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     >>> history.losses[-1] < 1e-3
     True
     """
+    refuse_compiled("train_")
     as_callable(loss, "train_: the loss")
     ps, data, opt = arguments(args)
     refuse_odd_data(data)
@@ -156,6 +158,13 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     run = Run(loss, ps, opt, cb)
     # What the loop sets is gone when its context is left, whatever exception comes, and when.
     return copy_context().run(run.through, data, int(epochs), progress)
+
+
+def refuse_compiled(who):
+    """Within a compiled function it would be done once, when that is recorded."""
+    tape = recording()
+    if tape is not None and tape.tracing:
+        tape.refuse(who)
 
 
 class Run:
