@@ -385,6 +385,15 @@ def test_attributes_of_containers_of_ones_own():
     class Named(dict):
         pass
 
+    class Slotted(tuple):
+        __slots__ = ()
+
+    class Deep(list):
+        __slots__ = ("gain",)
+
+    deep = Deep()
+    deep.gain = flux.Tensor([4.0])
+    assert flux.params(Slotted([deep])).names() == ["[0].gain"]
     named = Named(first=flux.Tensor([2.0]))
     named.shift = flux.Tensor([3.0])
     assert flux.params(Blocks(named)).names() == ["[0]['first']", "[0].shift", "scale"]

@@ -44,8 +44,7 @@ def parts(path, item):
     """The parts of a container or object, as (path, part)."""
     yield from inside(path, item)
     if isinstance(item, (list, tuple, dict, deque)):  # of a class of its own it has attributes too
-        for name, part in getattr(item, "__dict__", {}).items():
-            yield f"{path}.{name}", part
+        yield from attributes(path, item)
 
 
 def inside(path, item):
@@ -64,10 +63,15 @@ def inside(path, item):
     elif hasattr(type(item), "lend"):  # compiled: not what it has recorded
         yield path, item.f
     else:
-        for kind in reversed(type(item).__mro__):
-            slots = vars(kind).get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(item, name) and name not in ("__dict__", "__weakref__"):
-                    yield f"{path}.{name}", getattr(item, name)
-        for name, part in getattr(item, "__dict__", {}).items():
-            yield f"{path}.{name}", part
+        yield from attributes(path, item)
+
+
+def attributes(path, item):
+    """What stands in the slots and in the `__dict__` of an object."""
+    for kind in reversed(type(item).__mro__):
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(item, name) and name not in ("__dict__", "__weakref__"):
+                yield f"{path}.{name}", getattr(item, name)
+    for name, part in getattr(item, "__dict__", {}).items():
+        yield f"{path}.{name}", part

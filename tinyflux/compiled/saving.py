@@ -95,7 +95,7 @@ def sorted_out(given):
     arrays, plain, helpers = {}, {}, []
     for name, value in given.items():
         if isinstance(value, (np.ndarray, np.generic)):
-            arrays[name] = np.ascontiguousarray(value).reshape(np.shape(value))
+            arrays[name] = np.asarray(value, order="C")  # the update works on flat views
         elif isinstance(value, PLAIN):
             plain[name] = value
         elif inspect.isfunction(value) and (value.__module__ or "").startswith("tinyflux"):

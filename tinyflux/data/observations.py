@@ -85,7 +85,7 @@ def _size(share: Any, n: int) -> int:
                 "a number of observations is an int"
             )
         return math.floor(n * float(share) + 0.5)
-    if isinstance(share, (str, np.ndarray)) or not is_whole(share):
+    if not is_whole(share):
         raise TypeError(
             f"splitobs: at has {shown(share)}, but a part is a share such as 0.8 or a number of "
             "observations, and several are a list"

@@ -51,8 +51,8 @@ class Dropout(TwoModes):
         self.rng = None if rng is None else generator(rng)
 
     def __call__(self, x):
-        if type(x) is not Tensor and (type(x) is not np.ndarray or x.dtype.kind not in "fiub"):
-            x = x if isinstance(x, Tensor) else numeric(as_array(x, repr(self)), repr(self))
+        known = isinstance(x, Tensor) or (type(x) is np.ndarray and x.dtype.kind in "fiub")
+        x = x if known else numeric(as_array(x, repr(self)), repr(self))
         if self.p == 0 or not training(self):
             return x
         shape = np.shape(x)
