@@ -2,39 +2,35 @@
 
 A derivative that reads such an array later would be silently wrong. So the tape takes a copy of it
 when it is recorded. In `gradient`, where the way back follows at once, a large array, whose copy
-would take as long as the product it goes into, is watched instead: some of its elements are looked
-at twice, other ones every time. Arrays are never locked, because they belong to others.
+would take as long as the product it goes into, is watched instead: before and after, in the first
+hundred gradients all of it, and later some elements, other ones every time. Arrays are never
+locked, because they belong to others.
 """
-
-from itertools import count
 
 from .errors import MutationError
 
 SMALL = 8192  # bytes; up to here it is always a copy
-SAMPLES = 256  # elements
-turn = count()
+AT_FIRST, WHOLE = 100, 1 << 22  # so many times, some 4 MiB of an array are looked at
+SAMPLES = 128  # and after that so many elements
+turn = [0]  # how many gradients have watched anything: it only chooses what is looked at
 
 
 def kept(tape, array, operation):
     """What the rules of `operation` will read of a large array of somebody else's."""
-    if tape.careful:
+    if tape.careful or not array.flags.forc:
         return array.copy("K")
-    step = array.size // SAMPLES | 1
-    where = slice(next(turn) % step, None, step)
-    tape.watched.append((operation, array, where, look(array, where)))
+    n = turn[0]
+    step = array.nbytes // WHOLE | 1 if n < AT_FIRST else array.size // SAMPLES | 1
+    where = slice(n % step, None, step)
+    tape.watched.append((operation, array, where, array.ravel("K")[where].tobytes()))
     return array
-
-
-def look(array, where):
-    """Some elements, as bytes."""
-    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    return flat[where].tobytes()
 
 
 def check(tape):
     """Raise if an array that is watched has been written to."""
+    turn[0] += 1
     for operation, array, where, seen in tape.watched:
-        if look(array, where) != seen:
+        if array.ravel("K")[where].tobytes() != seen:
             raise written_to(operation.name, array.shape)
 
 

@@ -138,9 +138,11 @@ class Operation:
                     raise foreign(self.name)
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
                 arrays.append(a := t)
-            else:
-                arrays.append(t if kind in ORDINARY else as_operand(t, self.name))
+            elif kind in ORDINARY:
+                arrays.append(t)
                 continue
+            else:  # the array may be the memory of `t`
+                arrays.append(a := as_operand(t, self.name))
             if i in self.read and type(a) is ndarray:
                 shared.append(i)
         if live and shared and not tape.tracing:
