@@ -855,6 +855,21 @@ def test_update_with_a_dict_and_none():
     assert (float(a), float(b)) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("known", [0.0, None])
+def test_update_refuses_gradients_that_are_not_finite(known):
+    model = flux.Chain(flux.Dense(2, 2), flux.Dense(2, 1, bias=False))
+    ps, opt = flux.params(model), flux.ADAM()
+    before = [p.data.copy() for p in ps]
+    gs = {p: np.ones(p.shape, "f4") for p in ps}
+    gs[model[0].bias] = known if known is None else np.array([known, 1], "f4")
+    gs[model[1].weight] = np.array([[1.0], [np.inf]], "f4")
+    with pytest.raises(flux.NonFiniteLossError, match=r"update_: the gradient of \S*1\S* is not"):
+        flux.update_(opt, ps, gs)
+    for p, old in zip(ps, before, strict=True):
+        np.testing.assert_array_equal(p.data, old)
+    assert not any(opt.state(p) for p in ps)
+
+
 def test_update_inside_a_gradient_is_refused():
     w = flux.Tensor(1.0)
     ps = flux.params(w)

@@ -99,11 +99,11 @@ class NonFiniteLossError(FluxError, FloatingPointError):
 
     Attributes
     ----------
-    step : int
-        The number of the datum, counted from 1 over all epochs.
-    value : float
+    step : int or None
+        The number of the datum, counted from 1 over all epochs; None from `update_`.
+    value : float or None
         The loss.
-    history : History
+    history : History or None
         Of the steps before it.
 
     Examples

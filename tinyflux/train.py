@@ -46,6 +46,11 @@ def update_(opt, ps, gs):
     gs : Grads, or a mapping from each Tensor to its gradient
         Where the gradient is None, the parameter and its state are left alone.
 
+    Raises
+    ------
+    NonFiniteLossError
+        When a gradient is NaN or infinite; nothing has been updated then.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -65,7 +70,26 @@ def update_(opt, ps, gs):
     if len(pairs) < len(ps):
         missing = next(p for p in ps if p not in gs)
         raise NotAskedError(f"update_: gs has no gradient for {ps.name(missing)}")
-    apply_(opt, [p for p, _ in pairs], [g for _, g in pairs])
+    gradients = [g for _, g in pairs]
+    try:
+        apply_(opt, [p for p, _ in pairs], gradients)
+    except NotFinite:
+        message = f"update_: the gradient of {bad_one(ps, gradients)} is not finite; nothing was "
+        raise NonFiniteLossError(message + REMEDY) from None
+
+
+def bad_one(ps, gradients):
+    """The name of the first parameter whose gradient is not finite."""
+    for name, g in zip(ps.names(), gradients, strict=True):
+        if g is not None and not np.isfinite(g).all():
+            return name
+    return "a parameter"  # it was something else
+
+
+REMEDY = (
+    "updated with it. Look for a square root or a logarithm at 0, a division by something small, "
+    "or a learning rate that is too large."
+)
 
 
 def apply_(opt, tensors, gradients):
@@ -247,17 +271,15 @@ class Run:
 
     def update(self, found, value):
         """Change the parameters by their gradients, and note the loss in the history."""
-        if set(map(type, found)) != ARRAYS_ONLY:
-            if not all(g is None or np.isfinite(g).all() for g in found):
-                raise self.not_finite(value, found)
-            if not apply_(self.opt, self.tensors, found):
-                raise self.no_gradient()
-            self.history.losses.append(value)
-            return
-        arrays = list(map(the_data, self.tensors))
-        if self.prepared is None or not self.prepared.fits(arrays):
-            self.prepared = self.opt.prepare(self.tensors, arrays)
         try:
+            if set(map(type, found)) != ARRAYS_ONLY:
+                if not apply_(self.opt, self.tensors, found):
+                    raise self.no_gradient()
+                self.history.losses.append(value)
+                return
+            arrays = list(map(the_data, self.tensors))
+            if self.prepared is None or not self.prepared.fits(arrays):
+                self.prepared = self.opt.prepare(self.tensors, arrays)
             self.prepared.run(found, then=[(self.history.losses.append, value)])
         except NotFinite:
             raise self.not_finite(value, found) from None
@@ -337,12 +359,9 @@ class Run:
 
     def not_finite(self, value, found):
         """That a gradient is NaN or infinite, and of which parameter."""
-        bad = [g is not None and not np.isfinite(g).all() for g in found]
-        name = self.ps.names()[bad.index(True)] if any(bad) else "a parameter"
         return NonFiniteLossError(
-            f"the loss is {value} at step {self.step}, but the gradient of {name} is not finite; "
-            "nothing was updated with it. Look for a square root or a logarithm at 0, a division "
-            "by something small, or a learning rate that is too large.",
+            f"the loss is {value} at step {self.step}, but the gradient of "
+            f"{bad_one(self.ps, found)} is not finite; nothing was {REMEDY}",
             self.step,
             value,
         )

@@ -196,7 +196,7 @@ class ClipNorm(UpdateRule):
     Raises
     ------
     FloatingPointError
-        In the step, if the norm of a gradient is infinite or nan. Nothing has been changed then.
+        In the step, if a norm is too large for its type. Nothing has been changed then.
 
     Notes
     -----

@@ -39,6 +39,11 @@ def is_finite(flat: np.ndarray) -> bool:
     return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
+def first_odd(gradients: Sequence[np.ndarray]) -> str:
+    """Which of the gradients is the first that is not finite."""
+    return f"gradient {[is_finite(g.ravel()) for g in gradients].index(False)}"
+
+
 class NotFinite(FloatingPointError):
     """A gradient is infinite or NaN; nothing was changed."""
 
@@ -277,22 +282,20 @@ class Plan:
         leaves: tuple,
         gradients: Sequence[Any],
         gathered: bool = False,
-        checked: bool = False,
         then: Sequence[tuple] = (),
     ) -> None:
         """Update all parameters once, and make the calls of `then`: all of this or nothing.
 
         `gathered` says that the gradients have been written to their `places`, and that they are
-        the same arrays in every step; `checked`, that gradients that are not finite are refused.
+        the same arrays in every step. Gradients that are not finite are refused.
         """
         n = stepper.calls + 1
         for part, i in () if gathered else self.gather:
             part[...] = gradients[i]
-        if checked:
-            for lane in self.lanes:
-                flat = lane.inputs[0]
-                if not is_finite(gradients[lane.member].reshape(-1) if flat is None else flat):
-                    raise NotFinite("a gradient is not finite")
+        for lane in self.lanes:
+            flat = lane.inputs[0]
+            if not is_finite(gradients[lane.member].reshape(-1) if flat is None else flat):
+                raise NotFinite(f"{first_odd(gradients)} is not finite; nothing was changed")
         for part, x in self.copies:
             part[...] = x
         for lane in self.lanes:

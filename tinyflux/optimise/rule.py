@@ -166,6 +166,8 @@ class UpdateRule(Declared):
         ------
         ValueError, TypeError
             If the sequences do not match one another. Nothing has been changed then.
+        FloatingPointError
+            If a gradient is NaN or infinite. Nothing has been changed then either.
 
         Examples
         --------

@@ -277,7 +277,7 @@ class Prepared:
         gradients that are not finite; nothing has changed then.
         """
         step, stepper = self.plan.run, self.stepper
-        stepper._quiet.copy().run(step, stepper, self.leaves, gradients, gathered, True, then)
+        stepper._quiet.copy().run(step, stepper, self.leaves, gradients, gathered, then)
 
 
 def _prefixes(leaves: tuple) -> list[str]:
