@@ -1139,15 +1139,13 @@ def test_the_sign_of_a_determinant_follows_the_argument():
 
 def test_a_kernel_of_the_users_that_returns_its_operand():
     """What such a kernel returns may stand in memory that would be used again."""
-    from tinyflux.primitive import OPERATIONS, primitive
+    from tinyflux.primitive import primitive
 
     @primitive(lambda g, y: g, samples=())
     def looked_at(x):
         if float(np.sum(x)) > 1e9:
             raise ValueError
         return x[::-1][::-1]
-
-    del OPERATIONS["looked_at"]
 
     def f(x):
         a = np.tanh(x)
@@ -1169,7 +1167,7 @@ def test_a_kernel_of_the_users_that_returns_its_operand():
 @pytest.mark.parametrize("way", ["written into", "without influence"])
 def test_a_kernel_of_the_users_that_cannot_be_written_down(way):
     """It is called as it is, in every run."""
-    from tinyflux.primitive import OPERATIONS, primitive
+    from tinyflux.primitive import primitive
 
     def written(x):
         return np.multiply(x, 3, out=np.empty((6, 4)))
@@ -1180,7 +1178,6 @@ def test_a_kernel_of_the_users_that_cannot_be_written_down(way):
     kernel = written if way == "written into" else constant
     rule = (lambda g, y: 3 * g) if way == "written into" else None
     operation = primitive(rule, samples=())(kernel)
-    del OPERATIONS[kernel.__name__]
     f = lambda x: np.sum(operation(np.tanh(x)) * np.sin(x))
     hot = compiled(f)
     for k in range(3):
@@ -1205,10 +1202,10 @@ def test_without_a_line_of_the_users_there_is_no_line_to_name():
 def test_explain_counts_what_stands_in_the_source(capsys):
     hot = compiled(lambda x: np.sum(np.tanh(x * 2) + 1))
     hot(X)
-    size = hot.explain()
+    assert hot.explain() is None
     said = capsys.readouterr().out
     buffers = re.findall(r"empty\(\(6, 4\), 'float64'\)", hot.source)
-    assert size == len(buffers) * X.nbytes > 0
+    size = len(buffers) * X.nbytes
     assert hot.source.count("(t, t)") == 1 and hot.source.count("(t, c_1, t)") == 1
     assert f"{len(buffers)}, {size} bytes; in place: 2 rows" in said
 
@@ -1260,7 +1257,7 @@ def test_under_a_profiler_everything_in_reach_counts():
 
 
 def test_an_error_on_the_way_back_names_the_line_of_the_user():
-    from tinyflux.primitive import OPERATIONS, primitive
+    from tinyflux.primitive import primitive
 
     @primitive(None, samples=())
     def positive(x):
@@ -1269,8 +1266,6 @@ def test_an_error_on_the_way_back_names_the_line_of_the_user():
         return x * 1.0
 
     square = primitive(lambda g, y, x: 2 * g * positive(x), samples=())(lambda x: x * x)
-    for operation in (positive, square):
-        del OPERATIONS[operation.name]
     hot = compiled(lambda x: np.sum(square(x)))
     agree(flux.gradient(hot, abs(X))[0], 2 * abs(X))
     with pytest.raises(ValueError, match=r"^negative") as caught:

@@ -894,7 +894,7 @@ def test_a_rule_of_ones_own_that_is_not_finished():
 
     key = Key(np.ones(3))
     for rule, said in [
-        (Returning(), r"Returning\.delta returned array.*leave the amount in u"),
+        (Returning(), r"Returning\.delta left nothing.* returned array.*leave in u"),
         (NoDelta(), r"NoDelta has no delta\(self, x, g, u"),
         (Optimiser(NoClip(), SGD()), r"NoClip is not elementwise, but has no clip_\(self, arrays"),
     ]:

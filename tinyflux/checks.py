@@ -190,7 +190,8 @@ def real_array(data, who):
     array = as_array(data, who)
     if array.dtype.newbyteorder("=") in FLOATS:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-    got = f"{who}: got dtype {array.dtype}; wanted real floating-point numbers"
+    what = shown(data) if array.dtype.kind == "O" else f"dtype {array.dtype}"
+    got = f"{who}: got {what}; wanted real floating-point numbers"
     if array.dtype.kind in "biu":
         remedy = "integers have no gradient: use x.astype(np.float32) or write 2.0 instead of 2"
     elif array.dtype.kind == "c":

@@ -1,6 +1,6 @@
 """Derivatives: record what a function does, then walk the tape backwards.
 
-`pullback` does the recording, `walk` the walking; everything else is built from these two.
+`Pullback` does the recording, `walk` the walking; everything else is built from these two.
 A gradient inside a gradient records on the same tape: its own rows are those from where it began,
 and its backward pass runs the rules on Tensors, so that it is recorded in turn.
 """
@@ -262,7 +262,11 @@ def walk(rows, grads, record=False):
             tape.going_back(operation, output, g)
         if operation.body is None:
             pulled = operation.pull(g, output if record else output.data, arrays, live, params)
-            pulled = [d if d is None else fitted(d, arrays[i]) for i, d in zip(live, pulled)]
+            try:
+                pulled = [d if d is None else fitted(d, arrays[i]) for i, d in zip(live, pulled)]
+            except (ValueError, TypeError) as error:
+                error.add_note(f"This is the gradient that a rule of {operation.name} returned.")
+                raise
         elif tracing:
             pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)
         elif record or type(g) is Tensor:

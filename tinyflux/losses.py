@@ -12,7 +12,7 @@ import numpy as np
 from .activations import logsigmoid, logsoftmax
 from .checks import as_number, brief, is_whole
 from .primitive import fused, sample
-from .targets import as_numbers, chances, eps_of, target
+from .targets import as_numbers, chances, eps_of, probable, target
 from .tensor import Tensor
 
 # fmt: off
@@ -144,7 +144,8 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     Raises
     ------
     ValueError
-        If the shapes differ, a label is out of range, or the batch is empty.
+        If the shapes differ, a label is out of range, the batch is empty, or yhat goes below 0 or
+        above 1: those are scores.
 
     See Also
     --------
@@ -158,7 +159,7 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     0.2877
     """
     yhat, y = target("crossentropy", yhat, y, agg, classes=True)
-    eps = eps_of("crossentropy", yhat, eps)
+    yhat, eps = probable(yhat, name="crossentropy"), eps_of("crossentropy", yhat, eps)
     return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
 
 
@@ -222,7 +223,7 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     True
     """
     yhat, y = target("kldivergence", yhat, y, agg, classes=True)
-    eps = eps_of("kldivergence", yhat, eps)
+    yhat, eps = probable(yhat, name="kldivergence"), eps_of("kldivergence", yhat, eps)
     of_y = np.log(np.where(np.equal(y, 0), 1, y))
     return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
 
@@ -242,7 +243,7 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     1.3863
     """
     yhat, y = target("binarycrossentropy", yhat, y, agg)
-    y = chances(y, name="binarycrossentropy")
+    yhat, y = probable(yhat, name="binarycrossentropy"), chances(y, name="binarycrossentropy")
     eps = eps_of("binarycrossentropy", yhat, eps)
     return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
 

@@ -138,7 +138,14 @@ def unknown(self, name):
             )
         other = f", or np.{name}(t)" if hasattr(np, name) else ""
         raise AttributeError(f"Tensor has no {name!r} of its own; use t.data.{name}{other}")
-    raise AttributeError(f"Tensor has no attribute {name!r}")
+    hint = REMEDIES.get(name, f"; use np.{name}(t)" if hasattr(np, name) else "")
+    raise AttributeError(f"Tensor has no attribute {name!r}{hint}")
+
+
+REMEDIES = {  # what other libraries have
+    name: "; gradients come from gradient(loss, params(model))"
+    for name in ("grad", "backward", "requires_grad")
+}
 
 
 for name, function in BINARY.items():

@@ -206,7 +206,7 @@ def freeze_(*models):
     >>> flux.params(m)
     Params([layers[1].weight (3, 1), layers[1].bias (1,)])
     """
-    _set_trainable(models, False)
+    _set_trainable(models, False, "freeze_")
 
 
 def thaw_(*models):
@@ -221,10 +221,13 @@ def thaw_(*models):
     >>> flux.params(W)
     Params([Tensor (1,)])
     """
-    _set_trainable(models, True)
+    _set_trainable(models, True, "thaw_")
 
 
-def _set_trainable(models, flag):
-    for _, t in named_tensors(*models):
+def _set_trainable(models, flag, who):
+    found = named_tensors(*models)
+    if not found:
+        raise TypeError(f"{who}: there is no Tensor in {', '.join(map(shown, models)) or '()'}")
+    for _, t in found:
         if getattr(t, "trainable", True) is not None:  # a buffer stays one
             t.trainable = flag

@@ -164,11 +164,11 @@ class Operation:
     def __repr__(self):
         return self.name
 
-    def __reduce__(self):  # an operation is its name: a pickled layer finds it again
-        return (_find, (self.name,))
-
-    def __deepcopy__(self, memo):
-        return self
+    def __reduce__(self):
+        if self.public is self:  # like a function: by the name that it has in its module
+            return self.__qualname__
+        late = self.public not in OPERATIONS
+        return _find, ((self.name, self.public.__module__) if late else self.public,)
 
     def pull(self, g, y, arrays, live, params):
         """The gradients towards the operands at the positions `live`."""
@@ -268,8 +268,7 @@ def primitive(*rules, **extra):
 
     def declare(kernel):
         operation = Operation(kernel.__name__, kernel, rules, doc=kernel.__doc__, **extra)
-        OPERATIONS[operation.name] = operation
-        return operation
+        return entered(operation, kernel)
 
     return declare
 
@@ -281,10 +280,17 @@ def fused(kernel, joint, **extra):
         operation = Operation(
             body.__name__, kernel, joint=joint, body=body, doc=body.__doc__, **extra
         )
-        OPERATIONS[operation.name] = operation
-        return operation
+        return entered(operation, body)
 
     return declare
+
+
+def entered(operation, f):
+    """An operation that stands in the place of `f`; those of tinyflux are found by their name."""
+    operation.__module__, operation.__qualname__ = f.__module__, f.__qualname__
+    if f.__module__.startswith(__package__ + "."):
+        OPERATIONS[operation.name] = operation
+    return operation
 
 
 def without_gradient(*functions):
@@ -303,8 +309,8 @@ def late(module, name):
     return call
 
 
-def _find(name):
-    return OPERATIONS[name]
+def _find(key):
+    return OPERATIONS[key]
 
 
 # ------------------------------------------------------------------------------- fitting
@@ -314,6 +320,8 @@ def fitted(d, x):
     """A gradient as a rule returns it, in the shape and dtype of its operand."""
     if d.shape != x.shape:
         d = unbroadcast(d, x.shape)
+    if x.dtype.kind not in "fc" and type(d) is ndarray:
+        raise TypeError(f"an array of {x.dtype} has no gradient; floating-point numbers are wanted")
     return d if d.dtype is x.dtype else d.astype(x.dtype, copy=False)
 
 

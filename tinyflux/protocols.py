@@ -36,17 +36,16 @@ def array_ufunc(self, ufunc, method, *inputs, **kwargs):
             ("minimum", "reduce"): np.min,
             ("add", "accumulate"): np.cumsum,
             ("multiply", "accumulate"): np.cumprod,
-            ("multiply", "outer"): np.multiply.outer,
         }.get((ufunc.__name__, method))
-        if whole is None or method == "outer":
+        if whole is None:
             raise no_rule(f"{ufunc.__name__}.{method}")
         return whole(*inputs, **{"axis": 0, **kwargs})
     if kwargs:
         raise no_rule(f"{ufunc.__name__} with {', '.join(kwargs)}")
-    for module in ("scipy.special",):
-        operation = OPERATIONS.get((ufunc.__name__, module))
-        if operation is not None and getattr(sys.modules.get(module), ufunc.__name__, 0) is ufunc:
-            return operation(*inputs)
+    operation = OPERATIONS.get((ufunc.__name__, "scipy.special"))
+    special = sys.modules.get("scipy.special")
+    if operation is not None and getattr(special, ufunc.__name__, None) is ufunc:
+        return operation(*inputs)
     raise no_rule(ufunc.__name__)
 
 

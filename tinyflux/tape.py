@@ -19,7 +19,7 @@ from threading import get_ident
 from .errors import out_refused
 from .tensor import Mark, Tensor
 
-# The tape that records in this thread and task, or None: there is no other state in the engine.
+# The tape that records in this thread and task, or None.
 open_tape: ContextVar = ContextVar("open_tape", default=None)
 
 CLOSED = Mark()  # what a tape has when it is closed: the mark of no value at all

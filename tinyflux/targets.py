@@ -74,6 +74,18 @@ def chances(y, *, name):
     return y
 
 
+@primitive(lambda g, _, *, name: g, samples=())
+def probable(yhat, *, name):
+    """yhat itself, if it lies from 0 to 1: of scores above 1 the loss would fall for ever."""
+    low, high = np.min(yhat), np.max(yhat)
+    if low < 0 or high > 1.001:
+        raise ValueError(
+            f"{name}: yhat goes from 0 to 1, got {low if low < 0 else high}; make probabilities of "
+            "scores with softmax or sigmoid, or take the loss whose name begins with logit"
+        )
+    return yhat
+
+
 def misfit(name, shape, y, classes):
     """What is wrong with a target of another shape, and the remedy."""
     text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"

@@ -4,6 +4,7 @@ import numpy as np
 
 from .checks import as_array, as_real
 from .gradient import gradient
+from .params import Params
 from .tensor import Tensor
 
 
@@ -51,6 +52,11 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     rtol = as_real(rtol, "gradcheck: rtol", finite=True)
     atol = as_real(atol, "gradcheck: atol", finite=True)
     step = None if step is None else as_real(step, "gradcheck: step", finite=True)
+    if any(isinstance(a, Params) for a in args):
+        raise TypeError(
+            "gradcheck: Params came; arrays are wanted, on which f depends: "
+            "gradcheck(lambda w: ..., W.data)"
+        )
     given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
     args = [np.array(a, order="C") for a in given]
     args = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in args]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..atomic import fill
 from ..checks import as_callable, as_flag, as_integer, as_number, as_real, shown
+from ..walking import named_tensors
 from .steering import stop
 
 __all__ = ["early_stopping", "patience", "plateau", "stop_early"]
@@ -180,11 +181,19 @@ def plateau(
     return patience(flat, as_integer(width, "plateau: width", least=0))
 
 
-def _parameter(p: Any) -> Any:
-    """`p`, if it has its array in `.data`."""
-    if isinstance(p, np.ndarray) or not isinstance(getattr(p, "data", None), np.ndarray):
-        raise TypeError(f"stop_early: ps holds {shown(p)}; write params(model)")
-    return p
+def _tensors(ps: Any) -> list[Any]:
+    """The parameters in a list of them, or all that a model has: its buffers, too."""
+    given = []
+    for p in ps if np.iterable(ps) else [ps]:
+        if isinstance(p, np.ndarray) or not isinstance(getattr(p, "data", None), np.ndarray):
+            break
+        given.append(p)
+    else:
+        return given
+    found = [t for _, t in named_tensors(ps)]
+    if not found:
+        raise TypeError(f"stop_early: ps holds {shown(p)}; write params(model), or the model")
+    return found
 
 
 class stop_early:
@@ -196,9 +205,9 @@ class stop_early:
         Gives the score, lower being better; takes nothing, or the state of training.
     delay : int
         At least 1.
-    ps : iterable
-        The parameters, as `params(model)` gives them; with the buffers, if the model has any:
-        `[*params(m), m[1].mean, m[1].var]`.
+    ps : Params or model
+        What is put back: the parameters, or of a model all that it keeps, also the running
+        statistics of a BatchNorm.
     restore : bool
         True puts back the parameters of the best call at the end, in place: when this callback
         stops the training as well as when the training ends by itself.
@@ -236,14 +245,14 @@ class stop_early:
         self,
         f: Callable[..., Any],
         delay: int,
-        ps: Iterable[Any],
+        ps: Any,
         restore: bool = True,
     ):
         as_callable(f, "stop_early: f")
         functools.update_wrapper(self, f, updated=())  # the loop asks for the signature
         self.f = f
         self.delay = as_integer(delay, "stop_early: delay", least=1)
-        self.ps = [_parameter(p) for p in (ps if np.iterable(ps) else [ps])]
+        self.ps = _tensors(ps)
         self.restore = as_flag(restore, "stop_early: restore")
         self.best = math.inf
         self._kept: list[np.ndarray] = []

@@ -275,7 +275,6 @@ class Compiled:
         for run in entry.source.memory.runs:
             print(f"  {'block by block':15} {len(run.members):5} rows in one loop, over blocks "
                   f"of {run.rows} of {run.length}")  # fmt: skip
-        return size
 
     def save(self, path, opt=None):
         """Write the latest signature as a module that needs NumPy alone.
@@ -287,6 +286,11 @@ class Compiled:
         opt : optimiser, optional
             For a training step: with which `step(x, y)` of the module updates its parameters, going
             on from what the optimiser remembers now. For a prediction there is `step(x)`.
+
+        Notes
+        -----
+        The module takes arrays of the shapes and types of the latest call, and refuses others. Like
+        `train_` it updates nothing with gradients that are not finite.
         """
         from .saving import save
 

@@ -11,15 +11,39 @@ from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
 from .guards import PLAIN, globals_in
 
+HOUSE = __name__.rpartition(".compiled.")[0] + "."
+
 LOADING = """
 with np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False) as file:
     stored = dict(file)
 {given}
 """
 
-PREDICTION = """
-step = bind(**given)
-"""
+FITTING = '''
+recorded = {recorded}
+
+
+def fitting(**arguments):
+    """The arguments as arrays, if they are of the shapes and types of the recording."""
+    arrays = {{name: np.asarray(value) for name, value in arguments.items()}}
+    for name, array in arrays.items():
+        shape, dtype = recorded[name]
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"{{name}} has shape {{array.shape}} and dtype {{array.dtype}}; this module was "
+                f"recorded for shape {{shape}} and dtype {{dtype}}"
+            )
+    return arrays.values()
+'''
+
+PREDICTION = '''
+compute = bind(**given)
+
+
+def step({arguments}):
+    """Compute the prediction."""
+    return compute(*fitting({passed}))
+'''
 
 TRAINING = '''
 slopes = {slopes}
@@ -30,7 +54,9 @@ compute = bind(**given, **{{slopes[name]: g for name, g in gradients.items()}})
 
 def step({arguments}):
     """Compute the loss, and update the parameters once; returns the loss."""
-    loss = compute({arguments})
+    loss = compute(*fitting({passed}))
+    if not all(np.isfinite(g).all() for g in gradients.values()):
+        raise FloatingPointError(f"the loss is {{loss}}, and a gradient is not finite")
     with np.errstate(all="ignore"):
         update()
     return loss
@@ -69,17 +95,20 @@ def save(recording, path, opt=None):
     given = "".join(f"    {n!r}: {v},\n" for n, v in given.items())
     given += "".join(f"    {n!r}: {f},\n" for n, f in functions(source.given).items())
     text.append(LOADING.format(given="given = {\n" + given + "}"))
+    names = [v.name for v in recording.program.arguments]
+    shown = {"arguments": ", ".join(names), "passed": ", ".join(f"{n}={n}" for n in names)}
+    like = {v.name: (v.shape, str(v.dtype)) for v in recording.program.arguments}
+    text.append(FITTING.format(recorded=like))
     if training:
         called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
         moving = [(t, d) for t, d in zip(recording.wanted, source.gradients) if d is not None]
         lines, state = update_source(opt, [(called[id(t)], t) for t, _ in moving])
-        shown = ", ".join(v.name for v in recording.program.arguments)
         slopes = {called[id(t)]: d for t, d in moving}
-        text.append(TRAINING.format(slopes=slopes, arguments=shown))
+        text.append(TRAINING.format(slopes=slopes, **shown))
         text += lines
         arrays = {**arrays, **state}
     else:
-        text.append(PREDICTION)
+        text.append(PREDICTION.format(**shown))
     path.write_text("\n".join(text))
     np.savez(path.with_suffix(".npz"), **arrays)
 
@@ -98,7 +127,7 @@ def sorted_out(given):
             arrays[name] = np.asarray(value, order="C")  # the update works on flat views
         elif isinstance(value, PLAIN):
             plain[name] = value
-        elif inspect.isfunction(value) and (value.__module__ or "").startswith("tinyflux"):
+        elif inspect.isfunction(value) and (value.__module__ or "").startswith(HOUSE):
             helpers.append(kernel_source(value))
         elif value is not np.array:
             raise CannotCompileError(f"save: {name} ({value!r}) is not made of NumPy alone")

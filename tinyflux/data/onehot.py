@@ -175,11 +175,11 @@ def _listed(labels: Any, who: str) -> list[Any]:
     known = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
     known = [label.item() if isinstance(label, np.generic) else label for label in known]
     if not known:
-        raise ValueError("labels is empty, but at least one label is needed")
+        raise ValueError(f"{who}: labels is empty, but at least one label is needed")
     if any(isinstance(label, tuple) or not _hashable(label) for label in known):
-        raise TypeError("labels has an entry that is an array or a list, but a label is a scalar")
+        raise TypeError(f"{who}: labels has an array or a list in it, but a label is a scalar")
     if any(label != label for label in known):
-        raise ValueError("labels has a NaN, which is equal to nothing, so it cannot be a label")
+        raise ValueError(f"{who}: labels has a NaN, which is equal to nothing and so no label")
     return known
 
 

@@ -79,8 +79,9 @@ def _as_array(entry: Any, who: str) -> np.ndarray:
     try:
         array = np.asarray(entry)
     except ValueError as error:
+        wrong = str(error).rstrip(".")
         raise ValueError(
-            f"{who}: cannot make an array of a {type(entry).__name__}: {error}. Arrays that belong "
+            f"{who}: cannot make an array of a {type(entry).__name__}: {wrong}. Arrays that belong "
             "together come in a tuple, (x, y); a list of pairs is put together by batch(pairs)"
         ) from None
     if array.ndim == 0:

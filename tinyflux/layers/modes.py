@@ -4,7 +4,7 @@ import numpy as np
 
 from ..checks import shown
 from ..tape import recording
-from ..walking import reachable
+from ..walking import ATOMS, reachable
 
 
 class TwoModes:
@@ -63,6 +63,8 @@ def testmode_(model, mode=True):
     auto = isinstance(mode, str) and mode == "auto"
     if not auto and not isinstance(mode, (bool, np.bool_)):
         raise ValueError(f'testmode_: mode must be True, False or "auto", got {shown(mode)}')
+    if isinstance(model, ATOMS):
+        raise TypeError(f"testmode_: a layer or a model is wanted, got {shown(model)}")
     for _, layer in reachable(model):
         if isinstance(layer, TwoModes):
             layer.mode = None if auto else not mode

@@ -15,8 +15,10 @@ def constructor(layer, *args, **options):
 def text(value):
     """A value as it would be typed."""
     name = getattr(value, "__name__", None)
-    if name and callable(value) and "<" not in name:
-        return name
+    if name and callable(value):
+        return name.strip("<>")  # "lambda"
+    if type(value).__repr__ is object.__repr__:
+        return f"{type(value).__name__}()"
     try:
         return repr(value)
     except (ValueError, RecursionError):  # nested too deeply, or an integer of 5000 digits

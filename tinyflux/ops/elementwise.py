@@ -195,13 +195,12 @@ def clip(x, a_min=None, a_max=None, *, min=None, max=None):
     return clamp(x, -np.inf if low is None else low, np.inf if high is None else high)
 
 
-where_samples = [sample((3, 4), (4,), by=lambda f, a, b: f(np.arange(4) % 2 == 0, a, b))]
-where_operation = rule(
+rule(
     np.where,
     None,
     lambda g, y, c, a, b: np.where(c, g, 0),  # not c * g: infinity must not become nan
     lambda g, y, c, a, b: np.where(c, 0, g),
-    samples=where_samples,
+    samples=[sample((3, 4), (4,), by=lambda f, a, b: f(np.arange(4) % 2 == 0, a, b))],
 )
 rule(np.nan_to_num, lambda g, y, x, **_: np.where(np.isfinite(x), g, 0))
 

@@ -7,9 +7,9 @@ all run fast. Names and defaults are those of Flux 0.12.
 >>> opt = Optimiser(ClipNorm(1.0), ADAM(lr=0.001))
 """
 
-from tinyflux.optimise import schedules
-from tinyflux.optimise.adam import ADAM, ADAMW, NADAM, OADAM, RADAM, AdaBelief, AdaMax, AMSGrad
-from tinyflux.optimise.modifiers import (
+from . import schedules
+from .adam import ADAM, ADAMW, NADAM, OADAM, RADAM, AdaBelief, AdaMax, AMSGrad
+from .modifiers import (
     ClipNorm,
     ClipValue,
     ExpDecay,
@@ -17,9 +17,9 @@ from tinyflux.optimise.modifiers import (
     Optimiser,
     WeightDecay,
 )
-from tinyflux.optimise.rule import UpdateRule
-from tinyflux.optimise.rules import SGD, ADADelta, ADAGrad, Descent, Momentum, Nesterov, RMSProp
-from tinyflux.optimise.schedules import Scheduler
+from .rule import UpdateRule
+from .rules import SGD, ADADelta, ADAGrad, Descent, Momentum, Nesterov, RMSProp
+from .schedules import Scheduler
 
 __all__ = [
     "SGD", "Descent", "Momentum", "Nesterov", "RMSProp", "ADAGrad", "ADADelta",

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinyflux.optimise.fields import Betas, Rate
-from tinyflux.optimise.rule import Numbers, UpdateRule
-from tinyflux.optimise.writing import straight
+from .fields import Betas, Rate
+from .rule import Numbers, UpdateRule
+from .writing import straight
 
 
 class ADAM(UpdateRule):

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_origin
 
 import numpy as np
 
-from tinyflux.checks import brief, to_float
+from ..checks import brief, to_float
 
 
 class Law(NamedTuple):

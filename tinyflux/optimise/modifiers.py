@@ -15,10 +15,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from tinyflux.checks import LARGEST, as_integer, item, shown
-from tinyflux.optimise.fields import Count, Flag, Period, Positive, Rate, Unit
-from tinyflux.optimise.rule import Numbers, UpdateRule
-from tinyflux.optimise.writing import straight
+from ..checks import LARGEST, as_integer, item, shown
+from .fields import Count, Flag, Period, Positive, Rate, Unit
+from .rule import Numbers, UpdateRule
+from .writing import straight
 
 
 class Optimiser(UpdateRule):

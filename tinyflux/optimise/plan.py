@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyflux.atomic import at_once
-from tinyflux.checks import shown
-from tinyflux.optimise.groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
-from tinyflux.optimise.writing import in_one_pass, is_straight, reads, written_down
+from ..atomic import at_once
+from ..checks import shown
+from .groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
+from .writing import in_one_pass, is_straight, reads, written_down
 
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
 
@@ -37,6 +37,12 @@ _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
 def is_finite(flat: np.ndarray) -> bool:
     """Whether all elements are finite: so are their squares, nearly always, in one quick pass."""
     return isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
+
+
+MAY = (
+    "It is to leave in u what is to be subtracted, as in np.multiply(g, lr, out=u), and to return "
+    "nothing; beside u it may change its moments and work arrays."
+)
 
 
 def first_odd(gradients: Sequence[np.ndarray]) -> str:
@@ -93,6 +99,10 @@ class Lane:
         self.scales = group.scales.copy()
         self.shrunk: list[tuple[np.ndarray, float]] = []
         numbers = [self.numbers(k, leaf, 1) for k, leaf in enumerate(leaves)]
+        for leaf, values in zip(leaves, numbers, strict=True):
+            if not isinstance(values, tuple):
+                name = type(leaf).__name__
+                raise TypeError(f"{name}.constants returned {shown(values)}; wanted a tuple")
         self.constants = [np.array(values, group.dtype) for values in numbers]
         for stage in plan.stages[:-1]:
             # A clip works in place, but not on the gradient that others look at.
@@ -113,6 +123,8 @@ class Lane:
     def block(self, where: slice, leaves: tuple, plan: "Plan") -> tuple[slice, list[list]]:
         """Where a block is, and per stage and rule what `delta` gets: (position, x, u, ...)."""
         size, dtype, stages = where.stop - where.start, self.group.dtype, []
+        x = self.x[where]
+        x.flags.writeable = not plan.careful  # rules of others only look at it
         for stage, output in zip(plan.stages, [*self.inputs[1:], self.out], strict=True):
             links = []
             for i, k in enumerate(stage):
@@ -123,7 +135,7 @@ class Lane:
                 # A 0-d array costs a ufunc call 0.2 us less than a np.float32, 1 us less than a
                 # float.
                 numbers = [self.constants[k][j, ...] for j in range(len(self.constants[k]))]
-                links.append((k, self.x[where], u, *moments, *work, *numbers))
+                links.append((k, x, u, *moments, *work, *numbers))
             stages.append(links)
         return where, stages
 
@@ -164,12 +176,19 @@ class Lane:
         """Run a stage on the copies of the moments; what is to be subtracted ends in `out`."""
         for where, stages in self.blocks:
             g = self.inputs[stage][where]
+            g.flags.writeable = False
             for k, x, u, *rest in stages[stage]:
-                left = leaves[k].delta(x, g, u, *rest)
-                if left is not None and left is not u:
+                u[:1] = np.nan
+                try:
+                    left = leaves[k].delta(x, g, u, *rest)
+                except Exception as error:
+                    error.add_note(f"This is {type(leaves[k]).__name__}.delta. {MAY}")
+                    raise
+                if (left is not None and left is not u) or np.isnan(u[:1]).any():
+                    returned = "" if left is None or left is u else f" and returned {shown(left)}"
                     raise TypeError(
-                        f"{type(leaves[k]).__name__}.delta returned {shown(left)}; it is to leave "
-                        "the amount in u, as in np.multiply(g, lr, out=u), and to return nothing"
+                        f"{type(leaves[k]).__name__}.delta left nothing (or nan) in u{returned}. "
+                        + MAY
                     )
                 g = u
             if stage == 0 and not stages[0] and len(self.inputs) > 1:

@@ -15,7 +15,7 @@ names the arrays it keeps for every parameter, `constants` computes the numbers 
 >>> SignSGD(lr=0.1)
 SignSGD(lr=0.1)
 
-How a rule is run over all parameters at once is the business of `stepping.py`.
+How a rule is run over all parameters at once is the business of `plan.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyflux.checks import shown
-from tinyflux.optimise.fields import Declared
-from tinyflux.optimise.stepping import Stepper
+from ..checks import shown
+from .fields import Declared
+from .stepping import Stepper
 
 
 def _are_parameters(first: Any) -> bool:
@@ -95,6 +95,13 @@ class UpdateRule(Declared):
     moments: ClassVar[tuple[str, ...]] = ()
     scratch: ClassVar[int] = 0
     elementwise: ClassVar[bool] = True
+    _stepper: Stepper
+    _ps: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not isinstance(cls.moments, tuple):
+            raise TypeError(f"{cls.__name__}.moments is {shown(cls.moments)}; write ('v',)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*self._start(args), **kwargs)
@@ -107,6 +114,12 @@ class UpdateRule(Declared):
             self._ps = tuple(_parameters(first, who)) if isinstance(first, Iterator) else first
             args = args[1:]
         return args
+
+    def __getattr__(self, name: str) -> Any:
+        kind = type(self).__name__
+        if name == "_stepper":
+            raise TypeError(f"{kind}.__init__ does not call super().__init__(...)")
+        raise AttributeError(f"{kind} has no {name!r}")
 
     @property
     def ps(self) -> Any:

@@ -13,9 +13,9 @@ from math import sqrt
 
 import numpy as np
 
-from tinyflux.optimise.fields import Decay, Rate
-from tinyflux.optimise.rule import Numbers, UpdateRule
-from tinyflux.optimise.writing import straight
+from .fields import Decay, Rate
+from .rule import Numbers, UpdateRule
+from .writing import straight
 
 
 class SGD(UpdateRule):

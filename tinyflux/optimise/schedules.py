@@ -23,8 +23,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from tinyflux.checks import LARGEST, as_callable, as_number, as_real, brief, shown
-from tinyflux.optimise.fields import Declared, Flag, Law, Period, Positive, Unit, as_whole
+from ..checks import LARGEST, as_callable, as_number, as_real, brief, shown
+from ..errors import FluxError
+from .fields import Declared, Flag, Law, Period, Positive, Unit, as_whole
 
 
 def as_step(t: Any, name: str) -> Any:
@@ -35,7 +36,7 @@ def as_step(t: Any, name: str) -> Any:
     return int(number) if number.is_integer() else number
 
 
-class ScheduleOver(ValueError):
+class ScheduleOver(FluxError, ValueError):
     """A schedule of so many steps was asked for one behind them."""
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyflux.atomic import at_once
-from tinyflux.checks import as_array, as_integer, numeric, shown
-from tinyflux.optimise.groups import Group, aligned, join
-from tinyflux.optimise.plan import Plan, agree
+from ..atomic import at_once
+from ..checks import as_array, as_integer, numeric, shown
+from .groups import Group, aligned, join
+from .plan import Plan, agree
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet
