@@ -265,7 +265,7 @@ NAMED = [
     (lambda s: flux.early_stopping(lambda: None, 2)(), TypeError, "the score is None real number"),
     (lambda s: flux.early_stopping(max, 2, min_dist="a"), TypeError, "min_dist is 'a'"),
     (lambda s: flux.plateau(max, 2, distance=1), TypeError, "plateau: distance is 1 a function"),
-    (lambda s: flux.stop_early(max, 2, [1.0]), TypeError, "stop_early: ps holds write params(model)"),
+    (lambda s: flux.stop_early(max, 2, [1.0]), TypeError, "stop_early: ps holds params(model)"),
     (lambda s: flux.stop_early(lambda: "a", 2, s.ps)(), TypeError, "stop_early: the score is 'a'"),
     (lambda s: flux.epochs(2, log=3), TypeError, "epochs: log is 3 a function"),
     (lambda s: flux.throttle(print, 1, trailing="no"), TypeError, "trailing True or False"),

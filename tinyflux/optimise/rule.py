@@ -115,12 +115,6 @@ class UpdateRule(Declared):
             args = args[1:]
         return args
 
-    def __getattr__(self, name: str) -> Any:
-        kind = type(self).__name__
-        if name == "_stepper":
-            raise TypeError(f"{kind}.__init__ does not call super().__init__(...)")
-        raise AttributeError(f"{kind} has no {name!r}")
-
     @property
     def ps(self) -> Any:
         """The parameters it was made with, or None."""
