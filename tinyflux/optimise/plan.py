@@ -124,7 +124,7 @@ class Lane:
         """Where a block is, and per stage and rule what `delta` gets: (position, x, u, ...)."""
         size, dtype, stages = where.stop - where.start, self.group.dtype, []
         x = self.x[where]
-        x.flags.writeable = not plan.careful  # rules of others only look at it
+        x.setflags(write=not plan.careful)  # rules of others only look at it
         for stage, output in zip(plan.stages, [*self.inputs[1:], self.out], strict=True):
             links = []
             for i, k in enumerate(stage):
@@ -176,7 +176,7 @@ class Lane:
         """Run a stage on the copies of the moments; what is to be subtracted ends in `out`."""
         for where, stages in self.blocks:
             g = self.inputs[stage][where]
-            g.flags.writeable = False
+            g.setflags(write=False)
             for k, x, u, *rest in stages[stage]:
                 u[:1] = np.nan
                 try:
