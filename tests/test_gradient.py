@@ -852,6 +852,53 @@ def test_operations_of_one_name_do_not_get_in_each_others_way():
         assert pickle.loads(pickle.dumps(operation)) is operation
 
 
+@pytest.mark.parametrize("f", [np.tanh, np.exp, flux.softmax, np.sqrt, np.cumsum])
+def test_the_value_of_a_pullback_may_be_written_to(f):
+    x, seed = np.array([0.5, 1.0, 2.0]), np.array([1.0, -2.0, 3.0])
+    value, back = pullback(f, x)
+    wanted = back(seed)[0]
+    value[:] = 7.0
+    np.testing.assert_array_equal(back(seed)[0], wanted)
+
+
+@pytest.mark.parametrize(
+    "call, error, said",
+    [
+        (lambda x: np.reshape(x, 6, order="A"), ValueError, "order 'A' depends.*write order='C'"),
+        (lambda x: np.ravel(x, order="K"), ValueError, "order 'K' depends"),
+        (lambda x: np.pad(x, 2, mode="symmetric", reflect_type="odd"), ValueError, "reflect_type"),
+        (lambda x: np.nan_to_num(x * 1, copy=False), TypeError, "copy=False writes"),
+        (lambda x: np.take_along_axis(x, x > 1, 1), IndexError, "must be whole numbers"),
+        (lambda x: np.linalg.norm(x, "nuc"), ValueError, "ord='nuc' has no derivative rule"),
+    ],
+)
+def test_calls_that_have_no_derivative_say_so(call, error, said):
+    with pytest.raises(error, match=said):
+        gradient(lambda x: np.sum(call(x)), np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+
+
+def test_equal_elements_have_no_standard_deviation_to_change():
+    for x in (np.full(3, 0.1), np.full((100, 2), 0.7, "f4"), np.full((3, 3), 1e300)):
+        assert not gradient(np.std, x)[0].any()
+        assert not gradient(lambda x: np.sum(np.std(x, axis=0, where=x > 0)), x)[0].any()
+
+
+def test_elements_that_are_left_out_get_nothing_of_an_infinite_slope():
+    only = lambda x: np.sum(np.sqrt(np.sum(x, axis=1, where=np.array([True, False]))))
+    np.testing.assert_array_equal(gradient(only, np.array([[0.0, 5.0]]))[0], [[np.inf, 0]])
+    on = gradient(lambda x: np.sum(np.sqrt(np.diagonal(x))), np.array([[0.0, 5.0], [1.0, 4.0]]))[0]
+    np.testing.assert_array_equal(on, [[np.inf, 0], [0, 0.25]])
+    for f in (lambda x: np.maximum(x, 0), lambda x: np.clip(x, 0, 9)):
+        slope = gradient(lambda x, f=f: np.sum(np.sqrt(f(x))), np.array([-1.0, 1.0]))[0]
+        np.testing.assert_array_equal(slope, [0, 0.5])
+
+
+def test_the_jacobian_of_nothing_is_keyed_like_any_other():
+    p = flux.Tensor(np.ones(3, "f4"))
+    found = jacobian(lambda: p[:0] * 1, [p])
+    assert found[p].shape == (0, 3) and found[p].dtype == np.float32
+
+
 def test_gradcheck_tells_right_from_wrong():
     assert flux.gradcheck(lambda x: np.sum(np.sin(x) ** 2), np.linspace(-1, 1, 5))
 

@@ -171,7 +171,7 @@ np.clip(0.5, x, y); np.where(m, x, y); np.where(m, x, 0.0); np.where(x > 0.5, v,
 np.where(m, s, 1); np.maximum(x, y); np.minimum(x, 0.5); np.fmax(v, x); np.fmin(x, s)
 np.hypot(x, v); np.arctan2(x, y); np.arctan2(-x, -y); np.arctan2(1.0, x); np.logaddexp(x, v)
 np.logaddexp2(x, 0.5); np.arccosh(x + 1); np.sinc(x); np.sinc(x - 0.5); np.nan_to_num(x)
-np.nan_to_num(x, nan=1.0); np.nan_to_num(x, copy=False, posinf=3); np.deg2rad(x); np.degrees(x)
+np.nan_to_num(x, nan=1.0); np.nan_to_num(x, copy=True, posinf=3); np.deg2rad(x); np.degrees(x)
 np.exp2(x); np.cbrt(x); sp.expit(x); sp.logit(x); sp.erf(x); sp.erfc(x); sp.gammaln(x)
 sp.xlogy(x, y); sp.xlogy(2, x); sp.xlogy(v, 3.0); sp.psi(x); np.sum(x); np.sum(x, 0)
 np.sum(x, axis=1); np.sum(x, -1); np.sum(c, axis=(0, -1)); np.sum(x, axis=())
@@ -298,6 +298,25 @@ def operands():
 
 OPERANDS = operands()
 MASK = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], bool)
+
+
+CALLS += [  # what stood in NumPy's way at some time
+    "np.mean(q, axis=1, where=np.eye(3) > 0)", "np.var(x, mean=np.float64(0.5))",
+    "np.std(x, axis=0, mean=np.zeros((1, 4)), keepdims=True)", "np.diff(x, n=0, prepend=9.0)",
+    "np.einsum('ij,ik,k->', m.T[:2] > -9, m.T[:2] > 0, x[:, 0])",
+    "np.einsum('ij,k->', np.full((300, 3), 2, np.uint8), v)", "np.einsum(x, [0, 26])",
+    "np.linalg.solve(np.stack([q, q + np.eye(3), q.T, q @ q]), v[:3])",
+    "np.linalg.solve(np.stack([q, q + np.eye(3), q.T]), v[:3])",
+    "np.linalg.vector_norm(x, axis=(0, 1), ord=1)", "np.linalg.vector_norm(x, axis=(1, 0))",
+    "np.linalg.vector_norm(x, axis=(0, 1), ord=np.inf, keepdims=True)",
+    "np.take(x[0], np.array([True, False, True]))",
+    "np.take(np.resize(v, 300), np.array([200], np.uint8), mode='wrap')",
+    "np.roll(x, np.uint8(1))", "np.roll(x, np.array([1, 2], np.uint16), (0, 1))",
+    "np.power(np.array([2, 3, 5, 7], np.uint8), x)", "np.float_power(np.int8(3), x)",
+    "np.diagonal(x, 7)", "np.trace(q, -5)", "np.diff(a=x)", "np.repeat(a=x, repeats=2)",
+    "np.tile(A=x, reps=2)", "np.pad(array=x, pad_width=1)", "np.clip(a=x, a_min=0.1, a_max=0.9)",
+    "np.compress(condition=[1, 0], a=x, axis=0)", "np.nan_to_num(x, True, 1.0)",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)

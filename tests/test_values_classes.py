@@ -109,6 +109,19 @@ def one_hot(x):
     return labels, np.eye(x.shape[-1], dtype=x.dtype)[labels]
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("way", [lambda f: f, flux.compiled])
+@pytest.mark.parametrize("agg", [np.mean, np.sum])
+def test_a_class_may_be_left_out_by_a_score_of_minus_infinity(dtype, way, agg):
+    for scores, wanted in (([[-np.inf, 0, 1]], np.log1p(np.e)), ([[-3e38, 3e38, 0]], 0.0)):
+        for y in (np.array([1]), np.array([[0, 1, 0]], bool), np.array([[0, 1, 0]], dtype)):
+            f = way(lambda x, y=y: losses.logitcrossentropy(x, y, agg=agg))
+            with np.errstate(over="ignore"):  # the difference of the scores
+                value, (slope,) = flux.withgradient(f, np.array(scores, dtype))
+            np.testing.assert_allclose(value, wanted, rtol=1e-6)
+            assert slope[0, 0] == 0 and np.isfinite(slope).all()
+
+
 @both
 @thorough
 @given(scores())

@@ -161,7 +161,8 @@ class Pullback:
         self.value = out
         if outer is None and type(out) is Tensor:
             ours = out.mark is mark and id(out) not in self.wanted
-            self.value = out.data if ours else np.array(out.data)
+            lent = careful and type(out.data) is np.ndarray  # the way back may read it
+            self.value = out.data if ours and not lent else np.array(out.data)
 
     def record(self, f, args, outer):
         """What `f` returns, its rows on the tape."""

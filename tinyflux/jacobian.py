@@ -47,7 +47,8 @@ def jacobian(f, *args):
         of = [stacked(column, shape) for column in zip(*[r.values() for r in rows], strict=True)]
         return Grads(rows[0].params, of)
     if not rows:
-        return tuple(np.zeros(shape + t.shape) for t in back.wanted.values())
+        of = [np.zeros(shape + t.shape, t.dtype) for t in back.wanted.values()]
+        return tuple(of) if back.ps is None else Grads(back.ps, of)
     return tuple(stacked(column, shape) for column in zip(*rows, strict=True))
 
 

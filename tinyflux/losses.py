@@ -11,7 +11,7 @@ import numpy as np
 
 from .activations import logsigmoid, logsoftmax
 from .checks import as_number, brief, is_whole
-from .primitive import fused, sample
+from .primitive import fused, primitive, sample
 from .targets import as_numbers, chances, eps_of, probable, target
 from .tensor import Tensor
 
@@ -163,9 +163,20 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
 
 
+@primitive(
+    lambda g, y, w, x: g * x,
+    lambda g, y, w, x: g * w,
+    samples=[sample((4, 3), (4, 3)), sample((3,), (3,))],
+)
+def weighted_sum(w, x):
+    """sum(w x), in which a weight of 0 counts for nothing, even of infinity."""
+    total = np.vdot(w, x)
+    return total if total == total else np.sum(w * np.where(w == 0, 0, x))
+
+
 def mean_dot_kernel(a, b):
-    """The scalar product of all numbers, over the number of rows."""
-    return np.vdot(a, b) / max(a.size // a.shape[-1], 1)
+    """The weighted sum of all numbers, over the number of rows."""
+    return weighted_sum(a, b) / max(a.size // a.shape[-1], 1)
 
 
 def mean_dot_joint(g, value, arrays, live):
@@ -181,8 +192,8 @@ def mean_dot_joint(g, value, arrays, live):
     samples=[sample((4, 3), (4, 3)), sample((3,), (3,)), sample((2, 4, 3), (2, 4, 3))],
 )
 def mean_dot(a, b):
-    """The mean over the rows of sum(a b)."""
-    return np.mean(np.sum(a * b, axis=-1))
+    """The mean over the rows of sum(a b), where 0 times infinity is 0."""
+    return np.mean(np.sum(a * np.where(np.equal(a, 0), 0, b), axis=-1))
 
 
 def logitcrossentropy(yhat, y, *, agg=np.mean):
@@ -205,7 +216,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     yhat, y = target("logitcrossentropy", yhat, y, agg, classes=True)
     if agg is np.mean:
         return -mean_dot(y, logsoftmax(yhat))
-    return agg(-np.sum(y * logsoftmax(yhat), axis=-1))
+    return agg(-np.sum(y * np.where(np.equal(y, 0), 0, logsoftmax(yhat)), axis=-1))
 
 
 def kldivergence(yhat, y, *, agg=np.mean, eps=None):

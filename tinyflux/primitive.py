@@ -195,6 +195,15 @@ class Operation:
         except ValueError:  # pragma: no cover - NumPy 2.0 does not say it of what is written in C
             return tuple(f"x{i + 1}" for i in range(len(self.rules)))
 
+    @cached_property
+    def renamed(self):
+        """The parameters of NumPy to which the body of a composed operation gives other names."""
+        from inspect import signature
+
+        parameters = signature(self.body).parameters.values()
+        ours = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return {a: b for a, b in zip(self.names, ours, strict=False) if a not in ours}
+
     def from_call(self, args, kwargs):
         """A NumPy call `f(*args, **kwargs)` as (array operands, keyword parameters)."""
         n = len(self.rules)

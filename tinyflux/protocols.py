@@ -60,7 +60,8 @@ def array_function(self, function, types, args, kwargs):
     if operation is not None:
         if kwargs.get("out") is not None:
             raise out_refused(operation.name)
-        return operation.body(*args, **kwargs)
+        renamed = operation.renamed if kwargs else {}
+        return operation.body(*args, **{renamed.get(k, k): v for k, v in kwargs.items()})
     if function in PLAIN:
         return no_gradient(function, args, kwargs)
     raise no_rule(f"{function.__module__}.{function.__name__}".removeprefix("numpy."))

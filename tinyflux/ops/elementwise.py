@@ -59,7 +59,8 @@ def power_base(g, y, a, b):
 def power_exponent(g, y, a, b):
     """y log a; 0 where y is 0 (so 0^b has no slope in b), -inf at 0^0."""
     vanishes = np.equal(y, 0)
-    return g * np.where(vanishes, 0, y * np.log(np.where(vanishes, 1, a)))
+    base = np.where(vanishes, np.ones_like(y), a)  # in the type of y, which may be the wider one
+    return g * np.where(vanishes, 0, y * np.log(base))
 
 
 singular(np.power, power_base, power_exponent, domain=POSITIVE)
@@ -166,7 +167,8 @@ singular(np.fabs, lambda g, y, x: g * np.sign(x))
 def winner(g, y, mine, other):
     """All of g where mine is the one that was taken, half of it where both are."""
     won = np.equal(mine, y)
-    return g * won - (g * 0.5) * np.logical_and(won, np.equal(other, y))
+    both = np.logical_and(won, np.equal(other, y))
+    return np.where(both, g * 0.5, np.where(won, g, 0))
 
 
 for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
@@ -174,9 +176,15 @@ for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
 
 
 @primitive(
-    lambda g, y, x, low, high: g * np.logical_and(np.greater_equal(x, low), np.less_equal(x, high)),
-    lambda g, y, x, low, high: g * np.logical_and(np.less(x, low), np.less_equal(low, high)),
-    lambda g, y, x, low, high: g * np.logical_or(np.greater(x, high), np.greater(low, high)),
+    lambda g, y, x, low, high: np.where(
+        np.logical_and(np.greater_equal(x, low), np.less_equal(x, high)), g, 0
+    ),
+    lambda g, y, x, low, high: np.where(
+        np.logical_and(np.less(x, low), np.less_equal(low, high)), g, 0
+    ),
+    lambda g, y, x, low, high: np.where(
+        np.logical_or(np.greater(x, high), np.greater(low, high)), g, 0
+    ),
     samples=[
         sample((3, 4), (4,), (3, 1), by=lambda f, x, a, b: f(x, -np.abs(a), np.abs(b))),
         sample((3, 4), (4,), (3, 1)),
@@ -202,7 +210,19 @@ rule(
     lambda g, y, c, a, b: np.where(c, 0, g),
     samples=[sample((3, 4), (4,), by=lambda f, a, b: f(np.arange(4) % 2 == 0, a, b))],
 )
-rule(np.nan_to_num, lambda g, y, x, **_: np.where(np.isfinite(x), g, 0))
+
+
+@primitive(lambda g, y, x, **_: np.where(np.isfinite(x), g, 0), samples=())
+def finite(x, *, nan, posinf, neginf):
+    """np.nan_to_num, into an array of its own."""
+    return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+@composed(np.nan_to_num, samples=[sample((3, 4)), sample((3,), nan=1.0, posinf=2.0)])
+def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
+    if not copy:
+        raise TypeError("nan_to_num: copy=False writes into a value that is being recorded")
+    return finite(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
 @composed(

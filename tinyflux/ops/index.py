@@ -137,6 +137,8 @@ def along(axis, n, indices):
 )
 def take(x, indices, axis=None, mode="raise"):
     indices = indices if type(indices) is Tensor else np.asarray(indices)
+    if indices.dtype.kind in "bu":  # no mask, and room for the length
+        indices = indices.astype(np.intp)
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     n = np.shape(x)[axis]
@@ -169,6 +171,8 @@ def take_along_axis(x, indices, axis=-1):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     axis = normalize_axis_index(axis, np.ndim(x))
+    if np.result_type(indices).kind not in "iu":
+        raise IndexError("take_along_axis: the indices must be whole numbers")
     grid = []
     for i, n in enumerate(np.shape(x)):
         shape = [1] * np.ndim(x)

@@ -19,10 +19,9 @@ from .singular import mended
 def on_diagonal(g, x, offset, axis1, axis2):
     """`g`, a diagonal, back in its place among zeros."""
     m, n = x.shape[axis1], x.shape[axis2]
-    here = np.eye(m, n, offset, dtype=np.result_type(g))[max(-offset, 0) :, max(offset, 0) :]
     k = np.shape(g)[-1]
-    block = np.expand_dims(g, -1) * here[:k, :k]
-    start = (max(-offset, 0), max(offset, 0))
+    block = np.where(np.eye(k, dtype=bool), np.expand_dims(g, -1), 0)
+    start = (min(max(-offset, 0), m), min(max(offset, 0), n))
     width = [(0, 0)] * (g.ndim - 1) + [(start[0], m - k - start[0]), (start[1], n - k - start[1])]
     return np.moveaxis(np.pad(block, width), (-2, -1), (axis1, axis2))
 
@@ -93,6 +92,8 @@ rule(
 
 def solve_right(g, a, b):
     """A^-T G: what the right-hand side is worth."""
+    if np.ndim(b) == 1:
+        return np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
     return np.linalg.solve(mT(a), g)
 
 
@@ -226,6 +227,8 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if (ord is None and axis is None) or ord in ("fro", "f", None):
         return pnorm(x, axis=axis, keepdims=keepdims)
     axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
+    if isinstance(ord, str):
+        raise ValueError(f"norm: ord={ord!r} has no derivative rule here")
     if abs(ord) == np.inf or (abs(ord) == 1 and len(axes) == 2):
         rows, columns = axes if len(axes) == 2 else (None, axes[0])
         if abs(ord) == 1:
@@ -233,7 +236,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
         sums = np.abs(x) if rows is None else np.sum(np.abs(x), axis=columns, keepdims=True)
         y = (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
         return y
-    if len(axes) == 1 and not isinstance(ord, str) and ord != 0:
+    if len(axes) == 1 and ord != 0:
         return pnorm(x, ord=ord, axis=axes[0], keepdims=keepdims)
     raise ValueError(f"norm: ord={ord!r} over {len(axes)} axes has no derivative rule here")
 
@@ -269,9 +272,19 @@ def vecdot(a, b, *, axis=-1):
     return np.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
 
 
-@composed(np.linalg.vector_norm, samples=[sample((3, 4)), sample((3, 4), axis=0, ord=3)])
+@composed(
+    np.linalg.vector_norm,
+    samples=[
+        sample((3, 4)),
+        sample((3, 4), axis=0, ord=3),
+        sample((2, 3, 4), axis=(2, 0), ord=1, keepdims=True),
+    ],
+)
 def vector_norm(x, *, axis=None, keepdims=False, ord=2):
-    if axis is not None or np.ndim(x) == 1:
-        return np.linalg.norm(x, ord, axis, keepdims)
-    y = np.linalg.norm(np.ravel(x), ord)
-    return np.reshape(y, (1,) * np.ndim(x)) if keepdims else y
+    n = np.ndim(x)
+    axes = [a % n for a in (range(n) if axis is None else np.atleast_1d(axis))]
+    rest = [a for a in range(n) if a not in axes]
+    shape = [np.shape(x)[a] for a in rest]
+    flat = x if n == 1 else np.reshape(np.transpose(x, [*axes, *rest]), (-1, *shape))
+    y = np.linalg.norm(flat, ord, 0)
+    return np.expand_dims(y, tuple(axes)) if keepdims else y

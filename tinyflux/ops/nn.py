@@ -121,7 +121,7 @@ def logsoftmax(x, *, axis=-1):
 
 def logsumexp_slope(g, y, x, *, axis=-1, keepdims=False):
     """softmax(x), towards each class; nothing where nobody asks, even if all are -inf."""
-    g = g if keepdims else np.expand_dims(g, axis)
+    g = g if keepdims or axis is None else np.expand_dims(g, axis)
     return mended(g * softmax(x, axis=axis), g)  # exp(x - y) loses the digits of a large y
 
 

@@ -162,7 +162,9 @@ def einsum_joint(g, y, arrays, live, subscripts, **_):
     found = []
     for k in live:
         parts = [out] + given[:k] + given[k + 1 :]
-        operands = [g, *arrays[:k], *arrays[k + 1 :]]
+        one = np.ones((), np.result_type(g))  # small integers would wrap in their own type
+        others = [*arrays[:k], *arrays[k + 1 :]]
+        operands = [g, *(a if np.result_type(a).kind in "fc" else a * one for a in others)]
         target, spare = "", iter(c for c in LETTERS if c not in subscripts)
         dtype = np.result_type(arrays[k])
         for c in given[k]:
@@ -186,6 +188,7 @@ def einsum_joint(g, y, arrays, live, subscripts, **_):
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NUMBERED = LETTERS[26:] + LETTERS[:26]  # how NumPy numbers them, which decides their order
 
 
 @primitive(joint=einsum_joint, samples=())
@@ -219,12 +222,9 @@ def einsum_sample(subscripts, *shapes):
 )
 def einsum(*args, optimize=False):
     if not isinstance(args[0], str):  # the form einsum(a, [0, 1], b, [1, 2], [0, 2])
-        lists = ["".join("..." if i is ... else LETTERS[i] for i in s) for s in args[1::2]]
-        out = (
-            "->" + "".join("..." if i is ... else LETTERS[i] for i in args[-1])
-            if len(args) % 2
-            else ""
-        )
+        named = lambda s: "".join("..." if i is ... else NUMBERED[i] for i in s)
+        lists = [named(s) for s in args[1::2]]
+        out = "->" + named(args[-1]) if len(args) % 2 else ""
         args = (",".join(lists) + out, *args[: 2 * len(lists) : 2])
     return explicit_einsum(*args[1:], subscripts=explicit(*args), optimize=optimize)
 

@@ -23,7 +23,7 @@ def spread(g, x, axis, keepdims=False):
 
 def kept(g, where):
     """`g` where an element took part in the reduction, else 0."""
-    return g if where is True else g * where
+    return g if where is True else np.where(where, g, 0)
 
 
 def count(x, axis, where=True):
@@ -46,7 +46,9 @@ rule(
 
 def mean_slope(g, y, x, axis=None, keepdims=False, where=True, **_):
     """Each element that took part has the weight 1 / n."""
-    return kept(spread(g / count(x, axis, where), x, axis, keepdims), where)
+    if where is True:
+        return spread(g / count(x, axis), x, axis, keepdims)
+    return kept(spread(g, x, axis, keepdims) / count(x, axis, where), where)
 
 
 rule(np.mean, mean_slope, samples=AXES)
@@ -63,24 +65,39 @@ for extremum in {np.max, np.min, np.amax, np.amin}:
     rule(extremum, extreme, samples=AXES)
 
 
-def deviation(x, axis, where=True):
-    """x minus its mean (as a sum, because NumPy warns of the mean of nothing)."""
+def deviation(x, axis, where=True, mean=np._NoValue):
+    """x minus its mean (as a sum, because NumPy warns of the mean of nothing), or the given one."""
+    if mean is not np._NoValue:
+        return x - mean
     only = {} if where is True else {"where": where}
     return x - np.sum(x, axis=axis, keepdims=True, **only) / count(x, axis, where)
 
 
-def var_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):
+def var_slope(
+    g, y, x, axis=None, ddof=0, keepdims=False, where=True, mean=np._NoValue, correction=None, **_
+):
     """2 (x - mean) / (n - ddof)."""
     n = count(x, axis, where) - (ddof if correction is None else correction)
-    return kept(spread(g, x, axis, keepdims) * (2 * deviation(x, axis, where) / n), where)
+    return kept(spread(g, x, axis, keepdims) * (2 * deviation(x, axis, where, mean) / n), where)
 
 
-def std_slope(g, y, x, axis=None, ddof=0, keepdims=False, where=True, correction=None, **_):
+def std_slope(
+    g, y, x, axis=None, ddof=0, keepdims=False, where=True, mean=np._NoValue, correction=None, **_
+):
     """(x - mean) / ((n - ddof) std), and 0 where all elements are equal."""
     n = count(x, axis, where) - (ddof if correction is None else correction)
     scale = spread(y, x, axis, keepdims) * n
-    scale = scale + np.equal(scale, 0)
-    return kept(spread(g, x, axis, keepdims) * (deviation(x, axis, where) / scale), where)
+    still = np.logical_or(np.equal(scale, 0), alike(x, axis, where))
+    slope = np.where(still, 0, deviation(x, axis, where, mean) / np.where(still, 1, scale))
+    return kept(spread(g, x, axis, keepdims) * slope, where)
+
+
+def alike(x, axis, where):
+    """Whether all elements are equal, whose mean may be off by a rounding."""
+    if np.size(x) == 0:
+        return False
+    low, high = (x, x) if where is True else (np.where(where, x, v) for v in (np.inf, -np.inf))
+    return np.equal(np.min(low, axis, keepdims=True), np.max(high, axis, keepdims=True))
 
 
 DDOF = [*AXES[:3], sample((3, 4), axis=1, ddof=1), sample((3, 4), axis=0, correction=1)]
@@ -203,8 +220,10 @@ rule(np.cumprod, cumprod_slope, samples=[sample((4,)), sample((3, 4)), sample((3
 
 @composed(np.diff, samples=[sample((5,)), sample((3, 5), n=2), sample((3, 5), axis=0, prepend=1.0)])
 def diff(x, n=1, axis=-1, prepend=None, append=None):
-    if n < 0:
-        raise ValueError(f"diff: n must not be negative, got {n}")
+    if n <= 0:
+        if n < 0:
+            raise ValueError(f"diff: n must not be negative, got {n}")
+        return x
     x = np.moveaxis(x, axis, -1)
     for end, first in ((prepend, True), (append, False)):
         if end is not None and not (isinstance(end, type(np._NoValue)) and end is np._NoValue):

@@ -16,6 +16,10 @@ def shaped_back(g, y, x, **_):
 
 def reshape_slope(g, y, x, order="C", **_):
     """Back to the shape of x, reading in the same order."""
+    if order not in ("C", "F"):
+        raise ValueError(
+            f"order {order!r} depends on how an array lies in memory; write order='C' or 'F'"
+        )
     return np.reshape(g, np.shape(x), order=order)
 
 
@@ -113,7 +117,7 @@ rule(np.fliplr, lambda g, y: np.fliplr(g), samples=[sample((3, 4))])
 rule(np.flipud, lambda g, y: np.flipud(g), samples=[sample((3, 4))])
 rule(
     np.roll,
-    lambda g, y, x, shift, axis=None: np.roll(g, np.negative(shift), axis),
+    lambda g, y, x, shift, axis=None: np.roll(g, np.negative(np.asarray(shift, int)), axis),
     samples=[sample((3, 4), shift=2), sample((3, 4), shift=(1, -1), axis=(0, 1))],
 )
 rule(
@@ -165,6 +169,8 @@ def pad(x, pad_width, mode="constant", **kwargs):
             f"pad: mode {mode!r} has no derivative rule; constant, edge, reflect, "
             "symmetric and wrap have"
         )
+    if kwargs.get("reflect_type", "even") != "even":
+        raise ValueError("pad: reflect_type 'odd' has no derivative rule; 'even' has")
     return rearranged(np.pad, x, pad_width, mode=mode, **kwargs)
 
 
