@@ -42,6 +42,37 @@ def test_list_of_operations_is_current():
     assert (ROOT / "docs/operations.md").read_text() == module.page()
 
 
+def prose(page):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def links(page):
+    """Where the links of a page lead; brackets in code are none."""
+    return re.findall(r"\]\(([^)\s]*)\)", re.sub(r"`[^`\n]+`", "", prose(page)))
+
+
+def anchors(page):
+    """What `#...` can lead to on a page: its headings in lower case, with hyphens for spaces."""
+    headings = re.findall(r"^#+ +(.+?) *$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page):
+    for target in links(page):
+        file, _, anchor = target.partition("#")
+        if ":" not in file:  # otherwise it is an address on the web
+            there = page.parent / file if file else page
+            assert there.exists() and there.resolve().is_relative_to(ROOT.resolve()), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def test_the_readme_names_every_page():
+    linked = {target.partition("#")[0] for target in links(PAGES[0])}
+    assert {p.name for p in PAGES[1:] if f"docs/{p.name}" not in linked} == {"operations_head.md"}
+
+
 def test_every_public_name_has_a_docstring():
     for name in dir(flux):
         public = getattr(flux, name)
