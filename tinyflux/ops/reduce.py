@@ -46,7 +46,9 @@ rule(
 
 def mean_slope(g, y, x, axis=None, keepdims=False, where=True, **_):
     """Each element that took part has the weight 1 / n."""
-    return kept(spread(g / count(x, axis, where), x, axis, keepdims), where)
+    if where is True:
+        return spread(g / count(x, axis), x, axis, keepdims)
+    return kept(spread(g, x, axis, keepdims) / count(x, axis, where), where)
 
 
 rule(np.mean, mean_slope, samples=AXES)
