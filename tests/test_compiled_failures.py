@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import tinyflux as flux
-from tests.compiling import agree, agree_all
+from tests.compiling import agree, agree_all, steady
 from tests.suites import only
 from tinyflux import losses
 from tinyflux.compiled import compiled
@@ -1254,6 +1254,27 @@ def test_under_a_profiler_everything_in_reach_counts():
     profile = cProfile.Profile()
     profile.runcall(check)
     assert any("follows" in str(entry.code) for entry in profile.getstats())
+
+
+COLLECTED = [0]
+
+
+def count_collections(phase, info):
+    COLLECTED[0] += 1
+
+
+def test_collecting_garbage_while_it_is_recorded_does_not_count():
+    gc.callbacks.append(count_collections)
+    try:
+        hot = compiled(lambda x: np.sum(x * (gc.collect() >= 0)))
+        once = steady(hot)
+        for _ in range(3):
+            hot(np.ones(3))
+            once()
+            gc.collect()
+    finally:
+        gc.callbacks.remove(count_collections)
+    assert COLLECTED[0]
 
 
 def test_an_error_on_the_way_back_names_the_line_of_the_user():

@@ -50,6 +50,23 @@ TABLE = {
     "sort of ties keeps their order": (
         lambda x: np.sort(x) * [1, 2, 3], [[3.0, 1.0, 3.0]], [[2, 1, 3]]
     ),
+    "median of ties": (np.median, [[1.0, 2.0, 2.0, 2.0, 3.0]], [[0, 1 / 3, 1 / 3, 1 / 3, 0]]),
+    "median between ties": (np.median, [[1.0, 1.0, 3.0, 4.0]], [[0.25, 0.25, 0.5, 0]]),
+    "median with nan": (np.median, [[1.0, NAN, 3.0]], [[0, 0, 0]]),
+    "quantile of equals": (lambda x: np.quantile(x, 0.3), [np.ones(4)], [[0.25] * 4]),
+    "interp at its knots": (
+        lambda x, xp: np.interp(x, xp, [0.0, 1.0, 3.0]),
+        [[-1.0, 0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]], [[0, 1, 2, 2, 0], [-1, -2, -2]],
+    ),
+    "interp at its end": (
+        lambda x, fp: np.interp(x, [0.0, 1.0], fp, left=9), [[-1.0, 0.0, 1.0, 2.0], [5.0, 6.0]],
+        [[0, 1, 1, 0], [1, 2]],
+    ),
+    "interp of one knot": (
+        lambda x, fp: np.interp(x, [1.0], fp), [[0.0, 1.0], [5.0]], [[0, 0], [2]]
+    ),
+    "nansum": (np.nansum, [[NAN, INF, 2.0]], [[0, 1, 1]]),
+    "nanmean": (np.nanmean, [[NAN, 1.0, 2.0]], [[0, 0.5, 0.5]]),
     # clip: the interval is closed
     "clip at its bounds": (lambda x: np.clip(x, 0, 1), [[-1, 0, 0.5, 1, 2.0]], [[0, 1, 1, 1, 0]]),
     "bounds of clip": (np.clip, [[-1, 0, 1, 2.0], 0.0, 1.0], [[0, 1, 1, 0], 1, 1]),

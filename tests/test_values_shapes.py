@@ -91,7 +91,8 @@ def test_what_is_added_without_effect_changes_no_gradient(shape, extra):
 # ------------------------------------------------------------------------------- reductions
 
 REDUCTIONS = [
-    np.sum, np.mean, np.max, np.min, np.prod, np.std, np.var, np.ptp, np.cumsum, np.cumprod, np.sort
+    np.sum, np.mean, np.max, np.min, np.prod, np.std, np.var, np.ptp, np.cumsum, np.cumprod,
+    np.sort, np.nansum, np.nanmean, np.median,
 ]  # fmt: skip
 
 

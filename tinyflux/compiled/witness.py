@@ -1,5 +1,6 @@
 """Who runs while a function is recorded, and whether it draws random numbers of its own."""
 
+import gc
 import os
 import pickle
 import random
@@ -22,12 +23,14 @@ class Witness:
     """Sees which code runs in a block, and whether it draws random numbers of its own.
 
     A profiler written in C cannot be put back once it was replaced: while one is running nothing is
-    seen, and then everything that can be reached counts as having run.
+    seen, and then everything that can be reached counts as having run. What others have called when
+    garbage is collected may come at any time, and does not count.
     """
 
     def __init__(self, tape):
         self.tape = tape
         self.codes = {}  # id -> (code, the globals that it runs with)
+        self.aside = {id(getattr(f, "__code__", None)) for f in gc.callbacks}
         self.drew = None
         self.before = sys.getprofile()
         self.blind = self.before is not None and not callable(self.before)
@@ -45,7 +48,7 @@ class Witness:
         """What Python calls whenever a function is called."""
         if not self.tape.mark.open:  # Ctrl-C came just when the block was left
             sys.setprofile(self.before)
-        elif event == "call":
+        elif event == "call" and id(frame.f_code) not in self.aside:
             self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
         elif event == "c_call":
             if isinstance(getattr(arg, "__self__", None), random.Random):

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..errors import no_rule
 from ..primitive import composed, primitive, sample, without_gradient
 from ..tape import recording
 from ..tensor import Tensor
@@ -186,6 +187,54 @@ def sort(x, axis=-1, kind=None, *, stable=None):
     if axis is None:
         x, axis = np.reshape(x, -1), 0
     return np.take_along_axis(x, np.argsort(x, axis=axis, kind="stable"), axis=axis)
+
+
+def interp_joint(g, y, arrays, live, *, left=None, right=None):
+    """The line between two knots: x gets its slope, and its ends share g."""
+    x, xp, fp = arrays
+    last = np.size(xp) - 1
+    after = np.clip(np.searchsorted(xp, x, side="right"), min(1, last), last)
+    before = np.maximum(after - 1, 0)
+    begin, end = np.less(x, picked(xp, 0)), np.greater(x, picked(xp, last))
+    step = picked(xp, after) - picked(xp, before)
+    step = step + np.equal(step, 0)
+    slope = (picked(fp, after) - picked(fp, before)) / step
+    slope = g * np.where(np.logical_or(begin, end), 0, slope)
+    share = np.clip((x - picked(xp, before)) / step, 0, 1)
+    g = g if left is None else np.where(begin, 0, g)
+    g = g if right is None else np.where(end, 0, g)
+
+    def to_knots(g):
+        back = {"index": (HOLE,), "shape": np.shape(xp)}
+        return place(g * (1 - share), before, **back) + place(g * share, after, **back)
+
+    return [slope if i == 0 else to_knots(-slope if i == 1 else g) for i in live]
+
+
+@primitive(joint=interp_joint, samples=())
+def interpolate(x, xp, fp, *, left=None, right=None):
+    """np.interp; at a knot its slope is that of the line to the right."""
+    return np.interp(x, xp, fp, left, right)
+
+
+def rising(f, x, xp, fp, **params):
+    """f at x, with knots that rise."""
+    return f(x, np.cumsum(np.abs(xp)) - 2, fp, **params)
+
+
+@composed(
+    np.interp,
+    samples=[
+        sample((5,), (4,), (4,), by=rising),
+        sample((2, 3), (3,), (3,), by=lambda f, *arrays: rising(f, *arrays, left=0.5)),
+        sample((), (3,), (3,), by=lambda f, *arrays: rising(f, *arrays, right=0.5)),
+    ],
+)
+def interp(x, xp, fp, left=None, right=None, period=None):
+    if period is not None:
+        raise no_rule("interp with period")
+    left, right = (end if end is None else np.asarray(end) for end in (left, right))
+    return interpolate(x, xp, fp, left=left, right=right)
 
 
 # fmt: off

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..primitive import composed, primitive, sample
+from ..protocols import values
 
 
 def pieces(g, y, arrays, live, axis=0):
@@ -75,6 +76,42 @@ def dstack(tup):
 def column_stack(tup):
     columns = [a if np.ndim(a) > 1 else np.reshape(a, (-1, 1)) for a in tup]
     return np.concatenate(columns, axis=1)
+
+
+@composed(np.append, samples=[sample((2, 3), (2,)), sample((2, 3), (1, 3), axis=0)])
+def append(x, values, axis=None):
+    return np.concatenate([x, values], axis=axis)
+
+
+def nested(*shapes):
+    """A sample of rows of two blocks, and a last row of one."""
+    return sample(*shapes, by=lambda f, a, b, c, d, e: f([[a, b], [c, d], [e]]))
+
+
+@composed(
+    np.block,
+    samples=[
+        nested((2, 3), (2, 1), (4,), (0,), (1, 4)),
+        listed((2, 3), (2, 1)),
+        listed((), (3,)),
+        sample((3,)),
+    ],
+)
+def block(arrays):
+    n = np.block(values(arrays)).ndim  # raises what NumPy raises
+    return assembled(arrays, n)
+
+
+def assembled(tree, n):
+    """The blocks of nested lists, each with n axes, joined from the inside to the outside."""
+    if not isinstance(tree, list):
+        return np.reshape(tree, (1,) * (n - np.ndim(tree)) + np.shape(tree))
+    return np.concatenate([assembled(t, n) for t in tree], axis=-depth(tree))
+
+
+def depth(tree):
+    """How many lists stand around a block."""
+    return 1 + depth(tree[0]) if isinstance(tree, list) else 0
 
 
 # ------------------------------------------------------------------------------- splitting

@@ -7,10 +7,11 @@ I. Murray, "Differentiation of the Cholesky decomposition" (2016).
 
 import numpy as np
 
+from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample, without_gradient
 from .index import scatter
 from .products import mT
-from .reduce import spread
+from .reduce import deviation, spread
 from .singular import mended
 
 # ------------------------------------------------------------------------------- diagonals
@@ -239,6 +240,99 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if len(axes) == 1 and ord != 0:
         return pnorm(x, ord=ord, axis=axes[0], keepdims=keepdims)
     raise ValueError(f"norm: ord={ord!r} over {len(axes)} axes has no derivative rule here")
+
+
+@composed(
+    np.linalg.matrix_power,
+    domain=well_conditioned,
+    samples=[
+        sample((3, 3), n=1),
+        sample((2, 2, 2), n=3),
+        sample((3, 3), n=-2),
+        sample((2, 2), n=13),
+    ],
+)
+def matrix_power(a, n):
+    unit = np.linalg.matrix_power(np.zeros(np.shape(a), np.result_type(a)), n * 0)
+    if n == 0:
+        return unit
+    a, n = (a, n) if n > 0 else (np.linalg.inv(a), -n)
+    if n == 3:  # which NumPy multiplies from the left
+        return np.matmul(np.matmul(a, a), a)
+    y = a if n % 2 else None
+    while n := n // 2:
+        a = np.matmul(a, a)
+        if n % 2:
+            y = a if y is None else np.matmul(y, a)
+    return y
+
+
+def chain_joint(g, y, arrays, live):
+    """The product of all that stands on the left, g, and of all on the right, transposed."""
+    first, last = arrays[0], arrays[-1]
+    first = first if np.ndim(first) == 2 else np.expand_dims(first, 0)
+    last = last if np.ndim(last) == 2 else np.expand_dims(last, 1)
+    chain = [first, *arrays[1:-1], last]
+    g = np.reshape(g, (np.shape(first)[0], np.shape(last)[1]))
+    flipped = [mT(a) for a in chain]
+    found = [np.linalg.multi_dot([*flipped[:i][::-1], g, *flipped[:i:-1]]) for i in live]
+    return [np.reshape(d, np.shape(arrays[i])) for d, i in zip(found, live, strict=True)]
+
+
+@primitive(joint=chain_joint, samples=())
+def chain_product(*arrays):
+    """np.linalg.multi_dot of the operands."""
+    return np.linalg.multi_dot(arrays)
+
+
+@composed(
+    np.linalg.multi_dot,
+    samples=[
+        sample((2, 3), (3, 4), by=lambda f, *arrays: f(arrays)),
+        sample((3,), (3, 4), (4,), by=lambda f, *arrays: f(arrays)),
+        sample((2, 3), (3, 1), (1, 4), (4,), by=lambda f, *arrays: f(arrays)),
+    ],
+)
+def multi_dot(arrays):
+    return np.dot(*arrays) if len(arrays) == 2 else chain_product(*arrays)
+
+
+def cov_slope(g, y, x, *, rowvar=True, bias=False, ddof=None, dtype=None):
+    """(g + g^T) (x - mean) / (n - ddof), where each row is a variable."""
+    rows = np.atleast_2d(x)
+    turned = not rowvar and rows.shape[1] ** 2 == np.size(y)  # one row is not, in NumPy 2.0
+    rows = rows.T if turned else rows
+    k, n = rows.shape
+    ddof = (0 if bias else 1) if ddof is None else ddof
+    g = np.reshape(g, (k, k)) / max(n - ddof, 0)
+    d = np.matmul(g + g.T, deviation(rows, 1))
+    return np.reshape(d.T if turned else d, np.shape(x))
+
+
+@primitive(cov_slope, samples=())
+def covariance(x, *, rowvar=True, bias=False, ddof=None, dtype=None):
+    """np.cov of one array."""
+    return np.cov(x, None, rowvar, bias, ddof, dtype=dtype)
+
+
+@composed(
+    np.cov,
+    samples=[
+        sample((3, 5)),
+        sample((5,), (2, 5)),
+        sample((5, 3), rowvar=False, bias=True),
+        sample((5,), ddof=0),
+    ],
+)
+def cov(m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=None, *, dtype=None):
+    if fweights is not None or aweights is not None:
+        raise no_rule("cov with weights")
+    if y is not None:
+        flat, m, y = np.ndim(m) == 1, np.atleast_2d(m), np.atleast_2d(y)
+        m = m if rowvar or flat else m.T
+        y = y if rowvar or len(y) == 1 else y.T
+        m, rowvar = np.concatenate([m, y]), True
+    return covariance(m, rowvar=rowvar, bias=bias, ddof=ddof, dtype=dtype)
 
 
 without_gradient(np.linalg.matrix_rank)

@@ -5,6 +5,7 @@ For C = A B:  dL/dA = G B^T  and  dL/dB = A^T G.
 
 import numpy as np
 
+from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample
 
 
@@ -139,6 +140,85 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
         raise ValueError(f"cross: vectors of 3 components are wanted, got {a.shape}, {b.shape}")
     turn = lambda x, k: np.roll(x, k, axis=-1)
     return np.moveaxis(turn(a, -1) * turn(b, 1) - turn(a, 1) * turn(b, -1), -1, axisc)
+
+
+def column(x):
+    """A vector, or a stack of them, as columns."""
+    return np.expand_dims(x, -1)
+
+
+def row(x):
+    """A vector, or a stack of them, as rows."""
+    return np.expand_dims(x, -2)
+
+
+rule(
+    np.vecdot,
+    lambda g, y, a, b: column(g) * b,
+    lambda g, y, a, b: column(g) * a,
+    needs=((1,), (0,)),
+    samples=[sample((3,), (3,)), sample((2, 1, 3), (4, 3))],
+)
+if hasattr(np, "matvec"):  # since NumPy 2.2
+    rule(
+        np.matvec,
+        lambda g, y, a, b: column(g) * row(b),
+        lambda g, y, a, b: np.matmul(mT(a), column(g))[..., 0],
+        needs=((1,), (0,)),
+        samples=[sample((3, 4), (4,)), sample((3, 4), (2, 4)), sample((2, 3, 4), (4,))],
+    )
+    rule(
+        np.vecmat,
+        lambda g, y, a, b: np.matmul(b, column(g))[..., 0],
+        lambda g, y, a, b: column(a) * row(g),
+        needs=((1,), (0,)),
+        samples=[sample((3,), (3, 4)), sample((2, 3), (3, 4)), sample((3,), (2, 3, 4))],
+    )
+
+
+def slid_over(g, a, v):
+    """`g` correlated with v; zeros stand for what mode="same" and "valid" leave away."""
+    missing = np.size(a) + np.size(v) - 1 - np.size(g)
+    return np.correlate(np.pad(g, (missing // 2, missing - missing // 2)), np.atleast_1d(v))
+
+
+rule(
+    np.convolve,
+    lambda g, y, a, v, mode="full": slid_over(g, a, v),
+    lambda g, y, a, v, mode="full": slid_over(g, v, a),
+    needs=((1,), (0,)),
+    samples=[
+        sample((5,), (2,)),
+        sample((3,), (6,), mode="same"),
+        sample((4,), (4,), mode="same"),
+        sample((5,), (3,), mode="valid"),
+    ],
+)
+
+
+@composed(
+    np.correlate,
+    samples=[
+        sample((5,), (2,)),
+        sample((2,), (5,)),
+        sample((3,), (4,), mode="same"),
+        sample((4,), (3,), mode="full"),
+    ],
+)
+def correlate(a, v, mode="valid"):
+    if len(a) < len(v):
+        return np.convolve(v, a[::-1], mode)[::-1]
+    return np.convolve(a, v[::-1], mode)
+
+
+@composed(np.polyval, samples=[sample((4,), (2, 3)), sample((1,), ())])
+def polyval(p, x):
+    if isinstance(x, np.poly1d):
+        raise no_rule("polyval at a polynomial")
+    y = np.zeros_like(x)
+    for c in np.copy(p):
+        y = y * x + c
+    return y
 
 
 # ------------------------------------------------------------------------------- einsum

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample, without_gradient
 
 AXES = [
@@ -52,6 +53,27 @@ def mean_slope(g, y, x, axis=None, keepdims=False, where=True, **_):
 
 
 rule(np.mean, mean_slope, samples=AXES)
+
+
+def numbers(x, where=True):
+    """Where an element took part that is not nan."""
+    return np.logical_and(where, np.logical_not(np.isnan(x)))
+
+
+rule(
+    np.nansum,
+    lambda g, y, x, axis=None, keepdims=False, where=True, **_: kept(
+        spread(g, x, axis, keepdims), numbers(x, where)
+    ),
+    samples=AXES,
+)
+rule(
+    np.nanmean,
+    lambda g, y, x, axis=None, keepdims=False, where=True, **_: mean_slope(
+        g, y, x, axis, keepdims, numbers(x, where)
+    ),
+    samples=AXES,
+)
 
 
 def extreme(g, y, x, axis=None, keepdims=False, where=True, **_):
@@ -136,6 +158,71 @@ def ptp(x, axis=None, keepdims=False):
     return np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
 
 
+def lined_up(x, axis):
+    """The axes that are reduced as one, the last."""
+    shape = np.shape(x)
+    axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
+    rest = [a for a in range(len(shape)) if a not in axes]
+    length = int(np.prod([shape[a] for a in axes], dtype=int))
+    return np.reshape(np.transpose(x, [*rest, *axes]), (*[shape[a] for a in rest], length))
+
+
+def quantile_slope(g, y, x, *, q=None, whole=1, axis=None, keepdims=False):
+    """The elements on both sides of a quantile share the gradient, the nearer one gets more."""
+    if not np.size(x):
+        return np.zeros_like(x)
+    ranked = np.sort(lined_up(x, axis), axis=-1)
+    q = np.ravel(np.true_divide(0.5 if q is None else q, whole))
+    g = np.reshape(np.where(np.isnan(y), 0, g), (len(q), *np.shape(ranked)[:-1]))
+    total, last = 0.0, np.shape(ranked)[-1] - 1
+    for i, place in enumerate(q * last):
+        below = int(place)
+        for k, share in (below, 1 - place + below), (min(below + 1, last), place - below):
+            total = total + extreme(g[i] * share, ranked[..., k], x, axis)
+    return total
+
+
+@primitive(quantile_slope, samples=())
+def quantiles(x, *, q=None, whole=1, axis=None, keepdims=False):
+    """np.median, or np.quantile for whole=1 and np.percentile for 100."""
+    if q is None:
+        return np.median(x, axis=axis, keepdims=keepdims)
+    return (np.quantile if whole == 1 else np.percentile)(x, q, axis=axis, keepdims=keepdims)
+
+
+# To overwrite the input is allowed to NumPy, not demanded of it; here it is not done.
+@composed(np.median, samples=[*AXES[:3], sample((5,)), sample(())])
+def median(x, axis=None, *, overwrite_input=False, keepdims=False):
+    return quantiles(x, axis=axis, keepdims=keepdims)
+
+
+for quantile, whole in ((np.quantile, 1), (np.percentile, 100)):
+
+    @composed(
+        quantile,
+        samples=[
+            sample((3, 4), q=0.3 * whole),
+            sample((3, 4), q=[0, 0.4 * whole, whole], axis=0),
+            sample((2, 3, 4), q=[[0.2, 0.9]], axis=(0, -1), keepdims=True),
+        ],
+    )
+    def quantile_of(
+        x,
+        q,
+        axis=None,
+        *,
+        overwrite_input=False,
+        method="linear",
+        keepdims=False,
+        weights=None,
+        whole=whole,
+    ):
+        if method != "linear" or weights is not None:
+            raise no_rule("a quantile by another method than 'linear', or with weights,")
+        q = q if isinstance(q, (int, float)) else np.array(q)
+        return quantiles(x, q=q, whole=whole, axis=axis, keepdims=keepdims)
+
+
 # ------------------------------------------------------------------------------- cumulative
 
 
@@ -218,6 +305,22 @@ def cumprod_slope(g, y, x, axis=None, **_):
 rule(np.cumprod, cumprod_slope, samples=[sample((4,)), sample((3, 4)), sample((3, 4), axis=1)])
 
 
+if hasattr(np, "cumulative_sum"):  # since NumPy 2.1
+    STEPS = [sample((4,)), sample((3, 4), axis=1), sample((3, 4), axis=0, include_initial=True)]
+    for cumulative, f in ((np.cumulative_sum, np.cumsum), (np.cumulative_prod, np.cumprod)):
+
+        @composed(cumulative, samples=STEPS)
+        def accumulated(x, /, *, axis=None, dtype=None, include_initial=False, f=f):
+            x = np.atleast_1d(x)
+            if axis is None and x.ndim > 1:
+                raise ValueError("cumulative sums and products along which axis? Write axis=0")
+            y = f(x, axis=axis, dtype=dtype)
+            if not include_initial:
+                return y
+            width = [(int(i == (axis or 0) % y.ndim), 0) for i in range(y.ndim)]
+            return np.pad(y, width, constant_values=int(f is np.cumprod))
+
+
 @composed(np.diff, samples=[sample((5,)), sample((3, 5), n=2), sample((3, 5), axis=0, prepend=1.0)])
 def diff(x, n=1, axis=-1, prepend=None, append=None):
     if n <= 0:
@@ -236,6 +339,22 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     for _ in range(n):
         x = x[..., 1:] - x[..., :-1]
     return np.moveaxis(x, -1, axis)
+
+
+@composed(
+    np.trapezoid,
+    samples=[
+        sample((4,), dx=0.5),
+        sample((3, 4), (4,), by=lambda f, y, x: f(y, x)),
+        sample((3, 4), (3,), by=lambda f, y, x: f(y, x, axis=0)),
+        sample((3, 4), (3, 4), by=lambda f, y, x: f(y, x, axis=0)),
+    ],
+)
+def trapezoid(y, x=None, dx=1.0, axis=-1):
+    y = np.moveaxis(y, axis, -1)
+    if x is not None:
+        dx = np.diff(x) if np.ndim(x) == 1 else np.moveaxis(np.diff(x, axis=axis), axis, -1)
+    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2.0, axis=-1)
 
 
 without_gradient(np.argmax, np.argmin, np.any, np.all, np.count_nonzero, np.nanargmax, np.nanargmin)

@@ -174,6 +174,40 @@ def pad(x, pad_width, mode="constant", **kwargs):
     return rearranged(np.pad, x, pad_width, mode=mode, **kwargs)
 
 
+@composed(
+    np.insert,
+    samples=[
+        sample((4,), (), by=lambda f, x, v: f(x, 1, v)),
+        sample((2, 3), (2, 2), by=lambda f, x, v: f(x, [0, 2], v, axis=1)),
+        sample((2, 3), (3,), by=lambda f, x, v: f(x, -1, v, axis=0)),
+        sample((2, 3), (2,), by=lambda f, x, v: f(x, slice(2), v)),
+    ],
+)
+def insert(x, obj, values, axis=None):
+    n, more = np.size(x), np.size(values)
+    numbers = np.arange(n).reshape(np.shape(x))
+    others = np.arange(n, n + more).reshape(np.shape(values))
+    both = np.concatenate([x, values], axis=None).astype(np.zeros_like(x).dtype)
+    return getitem(both, index=(np.insert(numbers, constant(obj), others, axis),))
+
+
+@composed(
+    np.delete,
+    samples=[
+        sample((4,), obj=1),
+        sample((3, 4), obj=[0, -1], axis=1),
+        sample((2, 3), obj=slice(None, None, 2)),
+    ],
+)
+def delete(x, obj, axis=None):
+    return rearranged(np.delete, x, constant(obj), axis)
+
+
+def constant(index):
+    """An index as NumPy reads it; one that is recorded raises."""
+    return index if isinstance(index, slice) else np.asarray(index)
+
+
 # fmt: off
 @composed(np.full_like, samples=[sample((2, 3), (3,)), sample((2, 3), (), shape=(4,))])
 def full_like(a, fill_value, dtype=None, *args, shape=None, **kwargs):
