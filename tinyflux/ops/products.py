@@ -211,7 +211,7 @@ def correlate(a, v, mode="valid"):
     return np.convolve(a, v[::-1], mode)
 
 
-@composed(np.polyval, samples=[sample((4,), (2, 3)), sample((1,), ())])
+@composed(np.polyval, samples=[sample((4,), (2, 3)), sample((3,), (2,)), sample((1,), ())])
 def polyval(p, x):
     if isinstance(x, np.poly1d):
         raise no_rule("polyval at a polynomial")
