@@ -877,6 +877,15 @@ def test_calls_that_have_no_derivative_say_so(call, error, said):
         gradient(lambda x: np.sum(call(x)), np.asfortranarray(np.arange(6.0).reshape(2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy 2.0 itself
+@pytest.mark.parametrize("shift, axis", [(np.uint8(1), None), (np.array([1, 2], "u2"), (0, 1))])
+def test_roll_by_an_unsigned_number(shift, axis):
+    x, g = np.arange(12.0).reshape(2, 2, 3)
+    found = gradient(lambda x: np.sum(np.roll(x, shift, axis) * g), x)[0]
+    back = np.roll(g, -shift.astype(int), axis)
+    np.testing.assert_array_equal(found, back)
+
+
 def test_equal_elements_have_no_standard_deviation_to_change():
     for x in (np.full(3, 0.1), np.full((100, 2), 0.7, "f4"), np.full((3, 3), 1e300)):
         assert not gradient(np.std, x)[0].any()

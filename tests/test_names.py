@@ -354,7 +354,6 @@ CALLS += [  # what stood in NumPy's way at some time
     "np.linalg.vector_norm(x, axis=(0, 1), ord=np.inf, keepdims=True)",
     "np.take(x[0], np.array([True, False, True]))",
     "np.take(np.resize(v, 300), np.array([200], np.uint8), mode='wrap')",
-    "np.roll(x, np.uint8(1))", "np.roll(x, np.array([1, 2], np.uint16), (0, 1))",
     "np.power(np.array([2, 3, 5, 7], np.uint8), x)", "np.float_power(np.int8(3), x)",
     "np.diagonal(x, 7)", "np.trace(q, -5)", "np.diff(a=x)", "np.repeat(a=x, repeats=2)",
     "np.tile(A=x, reps=2)", "np.pad(array=x, pad_width=1)", "np.clip(a=x, a_min=0.1, a_max=0.9)",

@@ -188,6 +188,7 @@ def test_exp_decay_factors(parameters):
         (ExpDecay(0.5, 2, start=4), [1, 1, 1, 1, 1, 0.5]),
         (ExpDecay(0.1, 1, clip=0.05), [0.1, 0.05, 0.05, 0.05, 0.05, 0.05]),
         (ExpDecay(), [1] * 6),
+        (ExpDecay(decay_step=1), [0.1, 0.01, 0.001, 1e-4, 1e-4, 1e-4]),
     ]:
         for n, factor in enumerate(expected, 1):
             opt.reset_()
@@ -200,6 +201,7 @@ def test_inv_decay_factors(parameters):
     for n in range(1, 5):
         for step in moved(InvDecay(0.5), [np.ones(2)] * parameters, steps=n):
             np.testing.assert_allclose(step, 1 / (1 + 0.5 * n), rtol=1e-12)
+    assert InvDecay().gamma == 0.001
 
 
 def test_decays_count_calls_also_for_parameters_that_come_late():

@@ -169,9 +169,19 @@ METHODS = {
     "take": [([0, 1],), ([0], 1)], "dot": [(np.ones(3),)], "clip": [(0.1, 0.4), (None, 0.3)],
     "sort": [(), (0,)], "reshape": [(3, 2), ((3, 2),), (-1,), (6, 1)],
     "transpose": [(), (1, 0), ((1, 0),), (None,)], "astype": [(np.float32,), (int,), (bool,)],
-    "copy": [()], "tolist": [()],
+    "copy": [()],
 }  # fmt: skip
 CALLS = [(name, call) for name, calls in METHODS.items() for call in calls]
+
+
+def test_a_list_of_its_numbers_is_made_where_no_gradient_is_lost():
+    assert Tensor([[1.0, 2.0]]).tolist() == [[1.0, 2.0]]
+    x = Tensor([3.0])  # no gradient is taken for it
+    assert flux.gradient(lambda y: y * x.tolist()[0], 2.0) == (3.0,)
+    with pytest.raises(flux.RecordingError, match="its gradient would be lost"):
+        flux.gradient(lambda x: np.sum(x * x.tolist()), np.ones(2))
+    with pytest.raises(AttributeError, match=r"use functions of NumPy, or detach\(t\)\.flat"):
+        flux.gradient(lambda x: x.flat[0], np.ones(2))
 
 
 @pytest.mark.parametrize("name, call", CALLS, ids=lambda v: str(v)[:30])

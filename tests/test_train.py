@@ -490,11 +490,26 @@ def test_what_the_state_tells():
     assert 0 <= states[0].elapsed <= states[-1].elapsed < 60
 
 
-def test_changed_gradients_of_the_state_change_no_later_step():
-    w, ps, loss = scalar()
-    spoil = lambda state: state.gradients[w].fill(100.0)
-    flux.train_(loss, ps, [1.0, 1.0], flux.Momentum(1.0, 0.0), cb=spoil)
-    assert float(w) == -1
+@pytest.mark.parametrize("way", [lambda f: f, compiled])
+def test_changed_gradients_of_the_state_change_no_later_step(way):
+    """And those that were kept stay as they were."""
+    results = []
+    for spoils in (False, True):
+        w, seen, kept = flux.Tensor(np.ones(3)), [], []
+        loss = way(lambda x, w=w: np.sum((w * x) ** 2))
+
+        def look(state, w=w, seen=seen, kept=kept, spoils=spoils):
+            seen.append(state.gradients[w].copy())
+            kept.append(state.gradients[w])
+            if spoils:
+                state.gradients[w].fill(100.0)
+
+        data = [np.arange(1.0, 4.0) * k for k in (1, 2, 3)]
+        flux.train_(loss, [w], data, flux.Momentum(0.01, 0.9), cb=look)
+        for k, g in enumerate(kept):
+            np.testing.assert_array_equal(g, 100.0 if spoils else seen[k])
+        results.append(np.stack([w.data, *seen]))
+    np.testing.assert_array_equal(*results)
 
 
 def test_the_learning_rate_may_be_changed_by_a_callback():
@@ -556,7 +571,7 @@ def test_a_trigger_is_no_callback(trigger):
     flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=lambda: trigger() and flux.stop())
 
 
-@pytest.mark.parametrize("end", ["plain", "stop", "interrupt"])
+@pytest.mark.parametrize("end", ["plain", "stop", "interrupt", "not finite"])
 def test_trailing_call_is_made_up_for_at_the_end(end):
     _, ps, loss = scalar()
     seen = []
@@ -569,9 +584,10 @@ def test_trailing_call_is_made_up_for_at_the_end(end):
 
     look = flux.throttle(lambda s: seen.append(s.step), 3600, trailing=True)
     try:
-        flux.train_(loss, ps, [1.0] * 4, flux.SGD(1.0), cb=[look, last])
-    except KeyboardInterrupt:
-        assert end == "interrupt"
+        data = [1.0] * 4 + [np.nan] * (end == "not finite")
+        flux.train_(loss, ps, data, flux.SGD(1.0), cb=[look, last])
+    except (KeyboardInterrupt, flux.NonFiniteLossError):
+        assert end in ("interrupt", "not finite")
     assert seen == [1, 4]
 
 

@@ -29,6 +29,8 @@ from .initialise import (
     truncated_normal, orthogonal, sparse_init, identity_init, zeros_init, ones_init,
 )  # fmt: skip
 from . import losses
+from .losses import mse, mae, crossentropy, logitcrossentropy
+from .losses import binarycrossentropy, logitbinarycrossentropy
 
 from .optimise import *  # noqa: F403  (all update rules, modifiers and schedules)
 from .train import train_, update_

@@ -136,6 +136,11 @@ def unknown(self, name):
                 f"a value that `compiled` records has no {name!r}; use functions of NumPy whose "
                 "result has a fixed shape, or leave this part outside of compiled"
             )
+        if tape is not None and tape.tracks(self):
+            raise AttributeError(
+                f"Tensor has no {name!r} of its own; use functions of NumPy, or detach(t).{name} "
+                "where no gradient is to flow"
+            )
         other = f", or np.{name}(t)" if hasattr(np, name) else ""
         raise AttributeError(f"Tensor has no {name!r} of its own; use t.data.{name}{other}")
     hint = REMEDIES.get(name, f"; use np.{name}(t)" if hasattr(np, name) else "")

@@ -137,6 +137,8 @@ def guarded(name):
                 "a[i] = t: a plain array cannot keep a value that is being recorded, its gradient "
                 "would be lost. Collect the values in a list and write np.stack(values)."
             )
+        if name == "tolist" and tape is not None and tape.tracks(self):
+            np.asarray(self)  # is refused, and says why
         return read(self, *args)
 
     method.__doc__ = read.__doc__

@@ -240,6 +240,7 @@ class Run:
             )
             raise
         except NonFiniteLossError as error:
+            self.flush()
             error.history = self.history
             raise
         finally:
