@@ -39,8 +39,8 @@ def test_digits(capsys):
     assert "test digits right" in shown and "epoch" in shown
 
 
-def test_seed_training(capsys):
-    before, after = load("seed_training").main(n=600)
+def test_flux_training(capsys):
+    before, after = load("flux_training").main(n=600)
     assert after < before
     shown = capsys.readouterr().out
     assert "5 batches of images" in shown
@@ -49,13 +49,13 @@ def test_seed_training(capsys):
     assert "stopped early: History(1 steps in 1 epochs" in shown
 
 
-def test_seed_training_with_an_optimiser_that_owns_its_parameters(capsys):
-    before, after = load("seed_training_bound").main()
+def test_flux_training_with_an_optimiser_that_owns_its_parameters(capsys):
+    before, after = load("flux_training_bound").main()
     assert after < before
     shown = capsys.readouterr().out
     assert shown.count("training\n") == 1 and shown.count("loss(test_x, test_y)") == 1
 
 
 def test_no_example_is_without_a_test():
-    tested = {"01_derivative", "02_line", "digits", "seed_training", "seed_training_bound"}
+    tested = {"01_derivative", "02_line", "digits", "flux_training", "flux_training_bound"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

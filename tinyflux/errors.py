@@ -165,8 +165,8 @@ class ShapeError(FluxError, ValueError):
 def no_rule(name):
     return NotDifferentiableError(
         f"{name} has no derivative rule, so it cannot be used on a value that is being recorded. "
-        "Write it with functions that have one, declare one with rule(...), or cut the gradient "
-        "on purpose with detach(t): see docs/operations.md."
+        "Write it with functions that have one, declare one with tinyflux.primitive.rule, or cut "
+        "the gradient on purpose with detach(t)."
     )
 
 

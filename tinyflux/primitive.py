@@ -273,7 +273,32 @@ def composed(function, **extra):
 
 
 def primitive(*rules, **extra):
-    """Declare a kernel of ours with its rules; the docstring of the kernel documents it."""
+    """Declare a kernel of ours with its rules; the docstring of the kernel documents it.
+
+    Parameters
+    ----------
+    *rules : callable or None
+        One per operand: `rule(g, y)`, or `rule(g, y, *operands)` with the keywords of the call,
+        gives dL/d(operand), where `g` is dL/dy and `y` the output; in the shape of the operand, or
+        of the output. None: no gradient.
+    **extra
+        `joint`, `needs`, `samples`, `domain`: see the attributes of `Operation`.
+
+    Returns
+    -------
+    callable
+        A decorator. The operation that it makes takes arrays by position and all else by keyword.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> from tinyflux.primitive import primitive
+    >>> @primitive(lambda g, y, x: g * 3 * x**2)
+    ... def cube(x):
+    ...     return x * x * x
+    >>> flux.gradient(lambda x: np.sum(cube(x)), np.array([1.0, 2.0]))[0]
+    array([ 3., 12.])
+    """
 
     def declare(kernel):
         operation = Operation(kernel.__name__, kernel, rules, doc=kernel.__doc__, **extra)

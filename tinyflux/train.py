@@ -1,7 +1,7 @@
 """The training loop: loss and gradient, a check, the update, the callbacks.
 
 `update_` is one step of an optimiser; `train_` is the loop around it, which you can also write by
-hand in ten lines with `gradient` or `pullback` (`examples/seed_training.py` shows both).
+hand in ten lines with `gradient` or `pullback` (`examples/flux_training.py` shows both).
 """
 
 from __future__ import annotations

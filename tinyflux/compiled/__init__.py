@@ -1,9 +1,11 @@
 """From tape to NumPy source: record, lower to NumPy calls, make it cheaper, write it down.
 
-`trace.py` records, `program.py` lowers, `passes.py` and `quicker.py` make it cheaper, `memory.py`
-says where values stand, `calls.py` and `source.py` write the text, `emitted.py`, `recording.py` and
-`trainer.py` run it, `guards.py` and `witness.py` watch what the recording relied on, and
-`function.py` is what a user holds.
+`trace.py` records (`arguments.py` says which of two calls are alike), `program.py` lowers into the
+nodes of `nodes.py`, `simpler.py`, `passes.py`, `quicker.py`, `unchecked.py` and `blocks.py` make it
+cheaper, `memory.py` says where values stand, `calls.py` and `source.py` write the text,
+`emitted.py`, `recording.py` and `trainer.py` run it, `saving.py` writes it into a module,
+`guards.py` and `witness.py` watch what the recording relied on, and `function.py` is what a user
+holds.
 """
 
 

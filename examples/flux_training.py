@@ -1,6 +1,6 @@
 """Training, block by block: the page on training of Flux 0.11, in Python.
 
-Run me:  python examples/seed_training.py
+Run me:  python examples/flux_training.py
 
 Each block does what the block of that page does, in its order, under a sentence that says what it
 shows. Julia marks functions that change their arguments with `!`; here it is a trailing underscore.

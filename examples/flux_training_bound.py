@@ -1,6 +1,6 @@
 """Training with an optimiser that owns its parameters: the page on training of Flux 0.3, in Python.
 
-Run me:  python examples/seed_training_bound.py
+Run me:  python examples/flux_training_bound.py
 
 Here the parameters are given to the optimiser when it is made, so `train_` takes three things.
 """
