@@ -350,7 +350,7 @@ CALLS += [  # what stood in NumPy's way at some time
     "np.einsum('ij,k->', np.full((300, 3), 2, np.uint8), v)", "np.einsum(x, [0, 26])",
     "np.linalg.solve(np.stack([q, q + np.eye(3), q.T, q @ q]), v[:3])",
     "np.linalg.solve(np.stack([q, q + np.eye(3), q.T]), v[:3])",
-    "np.linalg.vector_norm(x, axis=(0, 1), ord=1)", "np.linalg.vector_norm(x, axis=(1, 0))",
+    "np.linalg.vector_norm(x, axis=(0, 1), ord=1)", "np.linalg.vector_norm(v, axis=())", "np.linalg.vector_norm(x, axis=(1, 0))",
     "np.linalg.vector_norm(x, axis=(0, 1), ord=np.inf, keepdims=True)",
     "np.take(x[0], np.array([True, False, True]))",
     "np.take(np.resize(v, 300), np.array([200], np.uint8), mode='wrap')",

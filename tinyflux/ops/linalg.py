@@ -378,7 +378,6 @@ def vector_norm(x, *, axis=None, keepdims=False, ord=2):
     n = np.ndim(x)
     axes = [a % n for a in (range(n) if axis is None else np.atleast_1d(axis))]
     rest = [a for a in range(n) if a not in axes]
-    shape = [np.shape(x)[a] for a in rest]
-    flat = x if n == 1 else np.reshape(np.transpose(x, [*axes, *rest]), (-1, *shape))
-    y = np.linalg.norm(flat, ord, 0)
+    length, shape = int(np.prod([np.shape(x)[a] for a in axes])), [np.shape(x)[a] for a in rest]
+    y = np.linalg.norm(np.reshape(np.transpose(x, [*axes, *rest]), (length, *shape)), ord, 0)
     return np.expand_dims(y, tuple(axes)) if keepdims else y
