@@ -16,6 +16,7 @@ import time
 import traceback
 import tracemalloc
 import types
+import weakref
 from contextvars import ContextVar
 
 import numpy as np
@@ -859,6 +860,92 @@ def test_what_was_recorded_is_no_part_of_the_model():
     other.weight.data *= 3
     agree(other.loss(X), other(X))
     agree(b.loss(X), b(X))
+
+
+class Based(Scaled):
+    @compiled
+    def loss(self, x):
+        return super().loss(x) + 100
+
+
+class Compact:
+    """Neither a `__dict__`, nor weak references, nor a hash."""
+
+    __slots__ = ("k",)
+    __hash__ = None
+
+    def __init__(self, k):
+        self.k = k
+
+    @compiled
+    def times(self, x):
+        return x * self.k
+
+
+def test_a_method_calls_the_one_that_it_overrides():
+    m = Based(2.0)
+    for _ in range(3):
+        agree(m.loss(X), m(X) + 100)
+        agree(super(Based, m).loss(X), m(X))
+
+
+def test_a_copy_computes_with_its_own_attributes():
+    a = Scaled(2.0)
+    a.loss(X)
+    b = copy.copy(a)
+    b.k = 5.0
+    for _ in range(2):
+        agree(b.loss(X), b(X))
+        agree(a.loss(X), a(X))
+
+
+def test_the_method_of_a_class_is_replaced():
+    class Changed(Scaled):
+        loss = Scaled.loss
+
+    a = Changed(2.0)
+    agree(a.loss(X), a(X))
+    Changed.loss = compiled(lambda self, x: self.k * x)
+    agree(a.loss(X), 2 * X)
+
+
+def test_a_compiled_method_hides_no_attribute_of_another_name():
+    def rate(self, x):
+        return x * self.rate
+
+    class Rated:
+        def __init__(self):
+            self.rate = 3.0
+
+        def forward(self, x):
+            return -x
+
+        loss, fast = compiled(rate), compiled(forward)
+
+    m = Rated()
+    for _ in range(3):
+        agree(m.loss(X), 3 * X)
+        agree(m.fast(X), -X)
+    assert m.rate == 3 and len(m.fast.recordings) == 1 and type(m.forward) is types.MethodType
+
+
+def test_objects_with_slots_have_compiled_methods():
+    some = [Compact(float(k)) for k in range(20)]
+    for _ in range(2):
+        for m in some:
+            agree(m.times(X), X * m.k)
+        agree(some[-1].times(X), X * 19)
+        assert len(some[-1].times.recordings) == 1
+    assert len(Compact.times.without_dict) == 16
+
+
+def test_an_object_goes_with_its_compiled_methods():
+    m = Scaled(2.0)
+    m.loss(X)
+    gone = weakref.ref(m)
+    del m
+    gc.collect()
+    assert gone() is None
 
 
 # --------------------------------------------------------------------------- K11: training

@@ -43,6 +43,22 @@ CHANGING = (
 )
 
 
+class Methods:
+    """The compiled methods of one object; a copy of the object begins with none."""
+
+    PLACE = "__compiled__"  # in the `__dict__` of the object
+    walked_as_a_list = True  # nothing in it is part of a model
+
+    def __init__(self, owner=None):
+        self.owner, self.made = owner, {}
+
+    def __iter__(self):
+        return iter(())
+
+    def __reduce__(self):
+        return Methods, ()
+
+
 class Compiled:
     """A function compiled to NumPy source; made by `compiled`."""
 
@@ -55,13 +71,35 @@ class Compiled:
         self.recordings: OrderedDict = OrderedDict()
         self.dropped = 0  # how many of them made room for others
         self.latest = None
+        self.without_dict: OrderedDict = OrderedDict()  # see `methods_of`
 
     def __get__(self, thing, kind=None):
-        """As a method: each object keeps a compiled function of its own."""
+        """As a method: each object has a compiled function of its own."""
         if thing is None:
             return self
-        made = vars(thing)[self.__name__] = Compiled(MethodType(self.f, thing))
+        methods = self.methods_of(thing)
+        made = methods.get(self)
+        if made is None:
+            made = methods[self] = Compiled(MethodType(self.f, thing))
         return made
+
+    def methods_of(self, thing):
+        """The compiled methods of an object, by what stands in its class.
+
+        They hold the object, so they live in it, or it would never be freed; for those without a
+        `__dict__` only some are kept.
+        """
+        scope = getattr(thing, "__dict__", None)
+        if type(scope) is dict:
+            found = scope.get(Methods.PLACE)
+            if found is None or found.owner is not thing:  # a copy of another object
+                found = scope[Methods.PLACE] = Methods(thing)
+            return found.made
+        found = self.without_dict.setdefault(id(thing), Methods(thing))
+        self.without_dict.move_to_end(id(thing))
+        if len(self.without_dict) > KEPT:
+            self.without_dict.popitem(last=False)
+        return found.made
 
     def __reduce__(self):  # what was recorded is not copied, and not stored
         return Compiled, (self.f,)
