@@ -1127,6 +1127,26 @@ def test_draws_inside_an_ordinary_gradient():
     agree(*second, 1e-12)
 
 
+@pytest.mark.parametrize("make", [lambda: flux.Dropout(0.5), lambda: flux.BatchNorm(4)])
+def test_layers_in_a_gradient_inside_a_compiled_function_are_in_training(make):
+    for outer in (
+        lambda f, x: flux.gradient(f, x)[0],
+        lambda f, x: flux.withgradient(f, x)[1][0],
+        lambda f, x: flux.pullback(f, x)[1](2.0)[0],
+    ):
+        found = []
+        for as_it_is in (lambda f: f, compiled):
+            flux.seed_(5)
+            layer = make()
+            g = as_it_is(lambda x: outer(lambda z: np.sum(layer(z) ** 3), x))  # noqa: B023
+            found.append([g(X), g(X), *(t.data for _, t in flux.walking.named_tensors(layer))])
+        for a, b in zip(*found, strict=True):
+            agree(a, b, 1e-6)
+    drop = flux.Dropout(0.5)
+    f = lambda x: flux.gradient(lambda z: np.sum(drop(z)), x)[0] + drop(x)
+    same_with_seed(f, compiled(f), X)  # behind the gradient it is in use again
+
+
 def test_compiled_inside_compiled():
     W = flux.Tensor(np.ones(4))
     state = types.SimpleNamespace(k=2.0)

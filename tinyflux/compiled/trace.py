@@ -35,13 +35,17 @@ RAGGED = {
 
 
 class Everything(dict):
-    """The sources of a tape that tracks every Tensor."""
+    """The sources of a tape that tracks every Tensor; `inner` while a gradient is taken in it."""
+
+    inner = False
 
     def __contains__(self, key):
         return True
 
     def __or__(self, other):
-        return self
+        found = Everything()
+        found.inner = True
+        return found
 
 
 class Rows(list):
@@ -78,13 +82,18 @@ class TracingTape(Tape):
 
     def __init__(self, training=True):
         super().__init__()
-        self.training = training
+        self.trains = training
         self.rows = Rows()
         self.sources = Everything()
         self.arguments = []  # pairs (value, name)
         self.constants = {}  # id -> values that stand for constant arrays
         self.slopes = []  # pairs (gradient, of which value), to name them
         self.lines = {}  # id of an output -> the user's line
+
+    @property
+    def training(self):
+        """Whether layers behave as in training: in a gradient that is taken here they do."""
+        return self.trains or self.sources.inner
 
     def tracks(self, t):
         return type(t) is Tensor
