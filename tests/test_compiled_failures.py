@@ -1110,6 +1110,33 @@ def test_higher_orders_through_a_compiled_function():
     )
 
 
+def test_what_was_changed_before_a_second_derivative_is_refused():
+    W, batch = flux.Tensor(np.ones(4)), np.ones(4)
+    for change in (lambda: W.data.fill(3), lambda: batch.fill(3)):
+        W.data[:] = batch[:] = 1
+        hot = compiled(lambda x, y: np.sum(np.tanh(x * W) * y))
+        _, back = flux.pullback(lambda x: hot(x, batch) * 1.0, X)  # noqa: B023
+        of_back = lambda s: np.sum(back(s)[0] ** 2)  # noqa: B023
+        before, first = flux.gradient(of_back, 1.0)[0], back(1.0)
+        agree(before, 2 * np.sum((1 - np.tanh(X) ** 2) ** 2), 1e-12)
+        change()
+        with pytest.raises(flux.errors.MutationError, match="written to"):
+            flux.gradient(of_back, 1.0)
+        agree_all(back(1.0), first)  # this one was computed at once
+
+
+def test_zero_upstream_kills_an_infinite_slope_of_a_compiled_number():
+    W = flux.Tensor(np.zeros(2))
+    f = lambda x: np.sqrt(np.sum(x + W))
+    hot, zero = compiled(f), np.zeros(2)
+    where = lambda g: lambda x: np.where(np.sum(x) > 0, g(x), 0.0)
+    agree_all(flux.gradient(where(hot), zero), [zero])
+    agree(flux.gradient(lambda: where(hot)(zero), flux.Params([W]))[W], zero)
+    agree_all(flux.gradient(where(hot), zero + 1), flux.gradient(where(f), zero + 1), 1e-15)
+    undefined = lambda g: lambda x: 0 * g(x * np.nan)
+    agree_all(flux.gradient(undefined(hot), zero), flux.gradient(undefined(f), zero))
+
+
 def test_draws_inside_an_ordinary_gradient():
     """The gradient is that of the value; the second one is that of the first."""
     drop = flux.trainmode_(flux.Dropout(0.5))

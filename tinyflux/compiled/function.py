@@ -164,19 +164,19 @@ class Compiled:
         def joint(g, y, now, live):
             # Recorded in turn, as f itself is. (With `tape` here, tape and row would hold each
             # other, until a garbage collection.)
-            if type(g) is Tensor or getattr(recording(), "mark", None) is mark:
-                slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
-                f = lambda: self.f(*args, **kwargs)
-                slopes_now += once_more(generators, Pullback, f, (Params(known),))(g).values()
-                return [slopes_now[i] for i in live]
-            if entry.source.halves:
+            again = type(g) is Tensor or getattr(recording(), "mark", None) is mark
+            if again or entry.source.halves:
                 refuse_changed(self.__name__, operands, now)
-            found = slopes(g)
-            return [None if numbers[i] is None else found[numbers[i]] for i in live]
+            if not again:
+                found = slopes(g)
+                if found is not None:
+                    return [None if numbers[i] is None else found[numbers[i]] for i in live]
+            slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
+            f = lambda: self.f(*args, **kwargs)
+            slopes_now += once_more(generators, Pullback, f, (Params(known),))(g).values()
+            return [slopes_now[i] for i in live]
 
-        needs = None if entry.source.halves else ((),) * len(operands)
-        operation = Operation(self, lambda *_: value, joint=joint, needs=needs)
-        return operation(*operands)
+        return Operation(self, lambda *_: value, joint=joint)(*operands)
 
     def slope_towards(self, i, args, kwargs, g, generators):
         """The gradient towards one argument, recorded row by row."""
@@ -366,5 +366,7 @@ def refuse_changed(name, operands, now):
     """Raise if an operand is not what it was when the function ran: small ones were copied then."""
     for t, before in zip(operands, now):
         array = t.data if type(t) is Tensor else t
-        if before is not array and before.tobytes() != np.asarray(array).tobytes():
+        if before is t or before is array:  # nothing was copied
+            continue
+        if before.tobytes() != np.asarray(array).tobytes():
             raise written_to(name, before.shape)
