@@ -120,6 +120,21 @@ def test_nesting_of_arguments_counts():
             agree(hot(tree), h(tree))
 
 
+def test_where_an_argument_stands_counts():
+    def f(x, pair=None, **named):
+        return x if pair is None else 2 * x
+
+    hot = compiled(f)
+    for _ in range(2):
+        agree(hot(X, {"a": X}), 2 * X)
+        agree(hot(X, a=X), X)
+    named = compiled(lambda x, d: 2 * x if type(next(iter(d))) is bool else x)
+    for key in (1, True, 1.0):
+        agree(named(X, {key: 0.0}), 2 * X if key is True else X)
+        keys = (key, "a"), (0.0, "b")
+        agree(compiled(lambda x, d: x)(X, dict.fromkeys(keys, X)), X)
+
+
 def test_strides_and_read_only_arguments():
     hot = compiled(lambda x: np.sum(x.reshape(-1) * np.arange(24.0)) + x[0] @ x[1])
     wide = np.zeros((6, 8))
