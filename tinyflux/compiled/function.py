@@ -2,15 +2,17 @@
 
 import functools
 import re
+import traceback
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 from types import MethodType
 
 import numpy as np
 
 from ..borrowing import written_to
 from ..checks import brief
-from ..errors import CannotCompileError, NotScalarError
+from ..errors import CannotCompileError, FluxError, NotScalarError
 from ..generators import generator
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
@@ -32,7 +34,7 @@ from .arguments import (
 )
 from .guards import watch
 from .recording import Recording, copies
-from .trace import TracingTape, leaves, recorded_on
+from .trace import TracingTape, is_users, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
@@ -252,7 +254,13 @@ class Compiled:
         returned; None for a number, whose seed is 1.
         """
         with witness:
-            output = self.f(*args, **kwargs)
+            try:
+                output = self.f(*args, **kwargs)
+            except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+                if not isinstance(error, FluxError):
+                    error.add_note(while_recording(self.__name__, error))
+                raise
+            tape.refuse_failed()
             if isinstance(output, (tuple, list, dict)) or output is None:
                 raise NotScalarError(
                     f"{self.__name__} returned {type(output).__name__}; a compiled function "
@@ -360,6 +368,17 @@ def refuse_kept(inside, tape, name):
             "is now. For a running mean use moving_average_(array, value); return what else you "
             "need."
         )
+
+
+def while_recording(name, error):
+    """The line of the user's, and the remedy if what is well in eager cannot be compiled."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
+    return (
+        f"{where}this happened while {name} was recorded to be compiled, where values stand for "
+        "those of every call. If it is well without, leave this part outside of compiled, or use "
+        "functions of NumPy whose result has a fixed shape."
+    )
 
 
 def refuse_changed(name, operands, now):
