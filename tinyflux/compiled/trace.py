@@ -220,8 +220,9 @@ def without_rules(function, n):
 
 
 def refused(what, line=None):
+    line = line or user_line() or "the function"
     return CannotCompileError(
-        f"{line or user_line() or 'the function'}: {what} cannot be part of a compiled function, because "
+        f"{line}: {what} cannot be part of a compiled function, because "
         "it would stay as it is now. Use np.where or a product with a mask instead of a branch, "
         "Tensor(a)[t] to look values up in an array, t.copy() for a copy, or leave this part "
         "outside of compiled."
