@@ -749,6 +749,25 @@ def test_no_argument_name_gets_in_the_way():
         agree_all(flux.gradient(compiled(f), X), flux.gradient(f, X), 1e-12)
 
 
+def test_no_name_gets_in_the_way_block_by_block():
+    x = np.linspace(-1, 1, 1 << 18).reshape(1024, 256)
+    for name in ("out", "T", "dtype", "float64"):
+        f = eval(f"lambda {name}: N.maximum(N.tanh({name}) * 2 + 1, {name}) * 3", {"N": np})
+        hot = compiled(f)
+        agree(hot(x), f(x))
+        assert hot.latest.source.memory.runs
+
+
+def test_a_function_may_be_called_anything(tmp_path):
+    f = lambda x: np.sum(x)
+    for name in ('a"""b', "a\\", "a\nb", "\0", "'", "übung", "\ud800"):
+        f.__name__ = name
+        hot = compiled(f)
+        agree(hot(X), np.sum(X))
+        hot.save(tmp_path / "step.py")
+        compile((tmp_path / "step.py").read_bytes(), "step.py", "exec")
+
+
 # --------------------------------------------------------------------------- K9: threads, errors
 
 
