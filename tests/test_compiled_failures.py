@@ -1052,6 +1052,18 @@ def test_nan_stop_skip_and_throttle_are_as_in_eager():
     assert len(history.losses) == 2
 
 
+def test_a_loss_without_influence_is_told_as_in_eager():
+    W = flux.Tensor(np.ones(4))
+    for end, bad in ((1.0, flux.errors.NoGradientError), (np.nan, NonFiniteLossError)):
+        said = []
+        for prepare in (lambda f: f, compiled):
+            loss = prepare(lambda x, end=end: np.sum(x) * end)
+            with pytest.raises(bad) as caught:
+                flux.train_(loss, [W], [(X,)], flux.SGD(0.1))
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+
+
 def test_wrong_shapes_are_told_as_in_eager():
     m = flux.Chain(flux.Dense(4, 8), flux.Dense(8, 3))
     loss = lambda x, y: losses.logitcrossentropy(m(x), y)
