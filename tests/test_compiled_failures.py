@@ -871,6 +871,22 @@ def test_floating_point_errors_are_as_in_eager():
     agree(compiled(flux.logsumexp)(infinite), flux.logsumexp(infinite))  # silent in both
 
 
+def test_settings_inside_that_equal_those_outside_are_kept():
+    def quiet(x):
+        with np.errstate(divide="ignore"):
+            return np.log(x)
+
+    for f in (quiet, np.errstate(divide="ignore")(lambda x: np.log(x))):
+        hot = compiled(f)
+        for settings in ("ignore", "raise", "raise", "ignore"):
+            with np.errstate(all=settings):
+                agree(hot(np.zeros(3)), np.full(3, -np.inf))
+        agree(hot(np.zeros(3)), np.full(3, -np.inf))
+        entry = hot.latest
+        agree(hot(np.zeros(3)), np.full(3, -np.inf))
+        assert hot.latest is entry
+
+
 def test_nothing_is_left_of_an_error_while_recording():
     hot = compiled(lambda x: x @ np.ones((4, 2)))
     hot(X)

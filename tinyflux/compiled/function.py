@@ -37,6 +37,7 @@ from .recording import Recording, copies
 from .trace import TracingTape, is_users, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
+SETTERS = {"errstate", "seterr"}
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
 CHANGING = (
     "compiled {} was recorded {} times, once for each signature, which takes far longer than a "
@@ -239,6 +240,8 @@ class Compiled:
         inside = closure(self.f)
         refuse_kept(inside, tape, self.__name__)
         check, outside = watch(things, witness, tape)
+        if sets_errors(witness):
+            check = functools.partial(under_the_same_errors, np.geterr(), check)
         labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
         labels.update({id(a): identifier(n) for n, a in named_arrays(inside)})
         if isinstance(wanted, Params):
@@ -368,6 +371,21 @@ def refuse_kept(inside, tape, name):
             "is now. For a running mean use moving_average_(array, value); return what else you "
             "need."
         )
+
+
+def sets_errors(witness):
+    """Whether code of the user's may have said which floating-point errors are silenced."""
+    for code, _ in witness.codes.values():
+        if is_users(code.co_filename) and not SETTERS.isdisjoint(code.co_names):
+            return True
+        if code.co_name == "inner" and not is_users(code.co_filename):  # @np.errstate(...)
+            return True
+    return witness.blind
+
+
+def under_the_same_errors(errors, check):
+    """A check that fails, too, if the settings outside changed, to which those inside add."""
+    return np.geterr() == errors and check()
 
 
 def while_recording(name, error):
