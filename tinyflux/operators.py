@@ -122,6 +122,14 @@ def rows(self):
     return (self[i] for i in range(len(self)))
 
 
+def identity(self):
+    """By identity, although == is elementwise; `compiled` refuses what looks up a value by it."""
+    tape = recording()
+    if tape is not None and tape.tracing and self.mark is tape.mark:
+        tape.refuse("a value as a key of a dict or set")
+    return object.__hash__(self)
+
+
 def unknown(self, name):
     """An attribute of arrays that Tensors do not have, said with the remedy."""
     if name != "data" and not isinstance(self.data, (np.ndarray, np.generic)):
@@ -174,7 +182,7 @@ attached = {
     "__setitem__": item_set,
     "__iter__": rows,
     "__contains__": lambda self, value: bool(np.any(np.equal(self, value))),
-    "__hash__": object.__hash__,  # by identity, although == is elementwise
+    "__hash__": identity,
     "__getattr__": unknown,
     "T": property(np.transpose, doc="The transpose."),
     "mT": property(np.matrix_transpose, doc="The transpose of the last two axes."),

@@ -150,7 +150,12 @@ class Operation:
                 if self.needs is None or not self.read[i].isdisjoint(live):
                     a = arrays[i]
                     arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
-        y = self.kernel(*arrays, **params)
+        try:
+            y = self.kernel(*arrays, **params)
+        except Exception:
+            if live and tape.tracing:
+                tape.failed(self)
+            raise
         if not live:
             return y
         if y is arrays[0]:  # a view tells that it may be somebody else's memory

@@ -127,11 +127,12 @@ def is_stored():
 def guarded(name):
     """A method of Tensor that reads its value out, which `compiled` refuses."""
     read = getattr(Tensor, name)
+    how = f"{name.strip('_')}(...)" if name != "__reduce__" else "a copy or pickle"
 
     def method(self, *args):
         tape = recording()
         if tape is not None and tape.tracing:
-            tape.read(self, f"{name.strip('_')}(...)")
+            tape.read(self, how)
         if tape is not None and name == "__float__" and tape.tracks(self) and is_stored():
             raise RecordingError(
                 "a[i] = t: a plain array cannot keep a value that is being recorded, its gradient "
@@ -145,8 +146,17 @@ def guarded(name):
     return method
 
 
-for name in ("__float__", "__int__", "__bool__", "item", "tolist"):
+def whole(self, *_):
+    """What Python calls for `a_list[t]`, `range(t)`, `round(t)`."""
+    tape = recording()
+    if tape is not None and tape.tracing:
+        tape.read(self, "int(...) or round(...)")
+    raise TypeError("a Tensor stands for no whole number of Python's; use int(t) or np.round(t)")
+
+
+for name in ("__float__", "__int__", "__bool__", "__reduce__", "item", "tolist"):
     setattr(Tensor, name, guarded(name))
+Tensor.__index__ = Tensor.__round__ = whole  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------- looking inside

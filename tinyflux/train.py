@@ -303,7 +303,7 @@ class Run:
             if trainer is None or not trainer.prepared.valid():
                 if len(self.trainers) >= TRAINERS:
                     self.trainers.clear()
-                trainer = self.trainers[id(recording)] = self.bound(recording)
+                trainer = self.trainers[id(recording)] = self.bound(recording, arguments)
             value = self.finite(trainer.loss(arguments))
             try:
                 trainer.update(arguments, [(note, value)])
@@ -317,11 +317,12 @@ class Run:
         if self.step == before:
             raise ValueError(no_data(data, epoch))
 
-    def bound(self, recording):
+    def bound(self, recording, arguments):
         """A recording, bound to the optimiser."""
         from .compiled.trainer import Trainer
 
         if not recording.moves:
+            self.finite(recording.run(arguments)[0])  # as in eager this comes first
             raise self.no_gradient()
         return Trainer(recording, self.opt, self.tensors)
 

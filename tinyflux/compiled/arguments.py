@@ -58,6 +58,7 @@ def signature(args, kwargs):
         else:
             note(a, arrays, parts)
     if kwargs:
+        parts.append("by name")  # what stands here otherwise is a tuple, or `Same`
         note(kwargs, arrays, parts)
     return tuple(parts), arrays
 
@@ -70,7 +71,7 @@ def note(a, arrays, parts):
         for part in a:
             note(part, arrays, parts)
     elif isinstance(a, dict):
-        parts.append((kind, tuple(a)))
+        parts.append((kind, tuple(map(told, a))))
         for part in a.values():
             note(part, arrays, parts)
     elif is_data(a):
@@ -80,6 +81,13 @@ def note(a, arrays, parts):
         parts.append((np.shape(a), a.dtype))
     else:
         parts.append((kind, written(a)) if isinstance(a, PLAIN) else Same(a))
+
+
+def told(key):
+    """A key of a dict with its type: 1, 1.0 and True are equal."""
+    if isinstance(key, tuple):
+        return type(key), tuple(map(told, key))
+    return type(key), written(key) if isinstance(key, PLAIN) else key
 
 
 def written(a):

@@ -22,6 +22,7 @@ class Emitted:
     numbers = count(1)
 
     def __init__(self, program, title, places):
+        title = "".join(c if c.isprintable() and c not in '"\\' else "_" for c in title)
         self.program, self.title, self.places = program, title, places
         shown = ", ".join(f"{v.name} {v.shape} {v.dtype}" for v in program.arguments)
         self.source = Source(program, f"{title}({shown})", places)

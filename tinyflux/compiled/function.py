@@ -2,15 +2,17 @@
 
 import functools
 import re
+import traceback
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 from types import MethodType
 
 import numpy as np
 
 from ..borrowing import written_to
 from ..checks import brief
-from ..errors import CannotCompileError, NotScalarError
+from ..errors import CannotCompileError, FluxError, NotScalarError
 from ..generators import generator
 from ..gradient import Pullback, as_params, depending_on, own_leaf, walk
 from ..grads import Grads
@@ -32,15 +34,32 @@ from .arguments import (
 )
 from .guards import watch
 from .recording import Recording, copies
-from .trace import TracingTape, leaves, recorded_on
+from .trace import TracingTape, is_users, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
+SETTERS = {"errstate", "seterr"}
 KEPT = 16  # recordings, by signature; the one that was not used for the longest time goes
 CHANGING = (
     "compiled {} was recorded {} times, once for each signature, which takes far longer than a "
     "call. Give numbers that change from call to call as arrays, np.asarray(number), and pad what "
     "has another shape each time."
 )
+
+
+class Methods:
+    """The compiled methods of one object; a copy of the object begins with none."""
+
+    PLACE = "__compiled__"  # in the `__dict__` of the object
+    walked_as_a_list = True  # nothing in it is part of a model
+
+    def __init__(self, owner=None):
+        self.owner, self.made = owner, {}
+
+    def __iter__(self):
+        return iter(())
+
+    def __reduce__(self):
+        return Methods, ()
 
 
 class Compiled:
@@ -55,13 +74,35 @@ class Compiled:
         self.recordings: OrderedDict = OrderedDict()
         self.dropped = 0  # how many of them made room for others
         self.latest = None
+        self.without_dict: OrderedDict = OrderedDict()  # see `methods_of`
 
     def __get__(self, thing, kind=None):
-        """As a method: each object keeps a compiled function of its own."""
+        """As a method: each object has a compiled function of its own."""
         if thing is None:
             return self
-        made = vars(thing)[self.__name__] = Compiled(MethodType(self.f, thing))
+        methods = self.methods_of(thing)
+        made = methods.get(self)
+        if made is None:
+            made = methods[self] = Compiled(MethodType(self.f, thing))
         return made
+
+    def methods_of(self, thing):
+        """The compiled methods of an object, by what stands in its class.
+
+        They hold the object, so they live in it, or it would never be freed; for those without a
+        `__dict__` only some are kept.
+        """
+        scope = getattr(thing, "__dict__", None)
+        if type(scope) is dict:
+            found = scope.get(Methods.PLACE)
+            if found is None or found.owner is not thing:  # a copy of another object
+                found = scope[Methods.PLACE] = Methods(thing)
+            return found.made
+        found = self.without_dict.setdefault(id(thing), Methods(thing))
+        self.without_dict.move_to_end(id(thing))
+        if len(self.without_dict) > KEPT:
+            self.without_dict.popitem(last=False)
+        return found.made
 
     def __reduce__(self):  # what was recorded is not copied, and not stored
         return Compiled, (self.f,)
@@ -126,19 +167,19 @@ class Compiled:
         def joint(g, y, now, live):
             # Recorded in turn, as f itself is. (With `tape` here, tape and row would hold each
             # other, until a garbage collection.)
-            if type(g) is Tensor or getattr(recording(), "mark", None) is mark:
-                slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
-                f = lambda: self.f(*args, **kwargs)
-                slopes_now += once_more(generators, Pullback, f, (Params(known),))(g).values()
-                return [slopes_now[i] for i in live]
-            if entry.source.halves:
+            again = type(g) is Tensor or getattr(recording(), "mark", None) is mark
+            if again or entry.source.halves:
                 refuse_changed(self.__name__, operands, now)
-            found = slopes(g)
-            return [None if numbers[i] is None else found[numbers[i]] for i in live]
+            if not again:
+                found = slopes(g)
+                if found is not None:
+                    return [None if numbers[i] is None else found[numbers[i]] for i in live]
+            slopes_now = [self.slope_towards(i, args, kwargs, g, generators) for i in positions]
+            f = lambda: self.f(*args, **kwargs)
+            slopes_now += once_more(generators, Pullback, f, (Params(known),))(g).values()
+            return [slopes_now[i] for i in live]
 
-        needs = None if entry.source.halves else ((),) * len(operands)
-        operation = Operation(self, lambda *_: value, joint=joint, needs=needs)
-        return operation(*operands)
+        return Operation(self, lambda *_: value, joint=joint)(*operands)
 
     def slope_towards(self, i, args, kwargs, g, generators):
         """The gradient towards one argument, recorded row by row."""
@@ -199,6 +240,8 @@ class Compiled:
         inside = closure(self.f)
         refuse_kept(inside, tape, self.__name__)
         check, outside = watch(things, witness, tape)
+        if sets_errors(witness):
+            check = functools.partial(under_the_same_errors, np.geterr(), check)
         labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
         labels.update({id(a): identifier(n) for n, a in named_arrays(inside)})
         if isinstance(wanted, Params):
@@ -214,7 +257,13 @@ class Compiled:
         returned; None for a number, whose seed is 1.
         """
         with witness:
-            output = self.f(*args, **kwargs)
+            try:
+                output = self.f(*args, **kwargs)
+            except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+                if not isinstance(error, FluxError):
+                    error.add_note(while_recording(self.__name__, error))
+                raise
+            tape.refuse_failed()
             if isinstance(output, (tuple, list, dict)) or output is None:
                 raise NotScalarError(
                     f"{self.__name__} returned {type(output).__name__}; a compiled function "
@@ -324,9 +373,37 @@ def refuse_kept(inside, tape, name):
         )
 
 
+def sets_errors(witness):
+    """Whether code of the user's may have said which floating-point errors are silenced."""
+    for code, _ in witness.codes.values():
+        if is_users(code.co_filename) and not SETTERS.isdisjoint(code.co_names):
+            return True
+        if code.co_name == "inner" and not is_users(code.co_filename):  # @np.errstate(...)
+            return True
+    return witness.blind
+
+
+def under_the_same_errors(errors, check):
+    """A check that fails, too, if the settings outside changed, to which those inside add."""
+    return np.geterr() == errors and check()
+
+
+def while_recording(name, error):
+    """The line of the user's, and the remedy if what is well in eager cannot be compiled."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
+    return (
+        f"{where}this happened while {name} was recorded to be compiled, where values stand for "
+        "those of every call. If it is well without, leave this part outside of compiled, or use "
+        "functions of NumPy whose result has a fixed shape."
+    )
+
+
 def refuse_changed(name, operands, now):
     """Raise if an operand is not what it was when the function ran: small ones were copied then."""
     for t, before in zip(operands, now):
         array = t.data if type(t) is Tensor else t
-        if before is not array and before.tobytes() != np.asarray(array).tobytes():
+        if before is t or before is array:  # nothing was copied
+            continue
+        if before.tobytes() != np.asarray(array).tobytes():
             raise written_to(name, before.shape)

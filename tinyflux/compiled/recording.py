@@ -23,6 +23,13 @@ def copies(gradients):
     return [None if g is None else g.copy() for g in gradients]
 
 
+def scaled(gradients, g):
+    """The gradients times a number; None if it is 0 and one of them is not finite."""
+    if g == 0 and not all(d is None or np.isfinite(d).all() for d in gradients):
+        return None
+    return [None if d is None else d * g for d in gradients]
+
+
 class Recording(Emitted):
     """One recorded signature: its program as source, and copies of it that are ready to run."""
 
@@ -86,12 +93,15 @@ class Recording(Emitted):
         return self.guarded(bound[0], arguments), bound
 
     def with_slopes(self, arguments):
-        """(output, slopes): `slopes(g)` are the gradients towards all that is `wanted`."""
+        """(output, slopes): `slopes(g)` are the gradients towards all that is `wanted`.
+
+        None where 0 meets infinity: it takes the steps to tell what is 0 then.
+        """
         output, bound = self.run(arguments)
         if not self.source.halves:
             found = copies(bound[1])
             self.give_back(bound)
-            return output, lambda g: [None if d is None else d * g for d in found]
+            return output, lambda g: scaled(found, g)
         (output, back), turns = output, Lock()
 
         def slopes(g):

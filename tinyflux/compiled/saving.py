@@ -23,7 +23,7 @@ FITTING = '''
 recorded = {recorded}
 
 
-def fitting(**arguments):
+def _fitting(**arguments):
     """The arguments as arrays, if they are of the shapes and types of the recording."""
     arrays = {{name: np.asarray(value) for name, value in arguments.items()}}
     for name, array in arrays.items():
@@ -36,25 +36,30 @@ def fitting(**arguments):
     return arrays.values()
 '''
 
+# Names begin with a line where arguments could hide them: no argument is called so.
 PREDICTION = '''
-compute = bind(**given)
+_compute = bind(**given)
 
 
 def step({arguments}):
     """Compute the prediction."""
-    return compute(*fitting({passed}))
+    return _compute(*_fitting({passed}))
 '''
 
 TRAINING = '''
 slopes = {slopes}
 parameters = {{name: given[name] for name in slopes}}
 gradients = {{name: np.empty_like(array) for name, array in parameters.items()}}
-compute = bind(**given, **{{slopes[name]: g for name, g in gradients.items()}})
+_compute = bind(**given, **{{slopes[name]: g for name, g in gradients.items()}})
 
 
 def step({arguments}):
     """Compute the loss, and update the parameters once; returns the loss."""
-    loss = compute(*fitting({passed}))
+    return _trained(_compute(*_fitting({passed})))
+
+
+def _trained(loss):
+    """The loss, after the update."""
     if not all(np.isfinite(g).all() for g in gradients.values()):
         raise FloatingPointError(f"the loss is {{loss}}, and a gradient is not finite")
     with np.errstate(all="ignore"):
@@ -79,6 +84,12 @@ def save(recording, path, opt=None):
             "save: the latest call stood inside of a gradient; call it once outside of a gradient, "
             "and save then"
         )
+    if recording.draws:
+        raise CannotCompileError(
+            "save: the function draws random numbers (as Dropout does in training), which a module "
+            "that needs NumPy alone could not go on drawing. Save a prediction, for which no "
+            "gradient is taken, or leave the random layer out: flux.testmode_(model)."
+        )
     arrays, plain, helpers = sorted_out(source.given)
     training = any(source.gradients)
     head, _, rest = source.text.partition('"""\n')[2].partition("\n\ndef bind")
@@ -91,13 +102,17 @@ def save(recording, path, opt=None):
             "save: this is a training step; give the optimiser with which it is to update: "
             "save(path, opt)"
         )
-    given = {**{n: f"stored[{n!r}]" for n in arrays}, **{n: repr(v) for n, v in plain.items()}}
+    given = {
+        **{n: f"stored[{n + ':'!r}]" for n in arrays},
+        **{n: repr(v) for n, v in plain.items()},
+    }
     given = "".join(f"    {n!r}: {v},\n" for n, v in given.items())
     given += "".join(f"    {n!r}: {f},\n" for n, f in functions(source.given).items())
     text.append(LOADING.format(given="given = {\n" + given + "}"))
-    names = [v.name for v in recording.program.arguments]
+    arrays = {n + ":": a for n, a in arrays.items()}  # so that none is called like another entry
+    names = [source.names[v] for v in recording.program.arguments]
     shown = {"arguments": ", ".join(names), "passed": ", ".join(f"{n}={n}" for n in names)}
-    like = {v.name: (v.shape, str(v.dtype)) for v in recording.program.arguments}
+    like = {n: (v.shape, str(v.dtype)) for n, v in zip(names, recording.program.arguments)}
     text.append(FITTING.format(recorded=like))
     if training:
         called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
@@ -109,7 +124,7 @@ def save(recording, path, opt=None):
         arrays = {**arrays, **state}
     else:
         text.append(PREDICTION.format(**shown))
-    path.write_text("\n".join(text))
+    path.write_text("\n".join(text), encoding="utf-8")
     np.savez(path.with_suffix(".npz"), **arrays)
 
 
@@ -156,7 +171,10 @@ def update_source(opt, tensors):
     """(lines of source that update the parameters, arrays of state)."""
     leaves = opt.leaves()
     if not all(leaf.elementwise for leaf in leaves):
-        raise CannotCompileError("save: a clip by norm cannot be part of a saved step")
+        raise CannotCompileError(
+            "save: ClipNorm, which needs all gradients at once, cannot be part of a saved step; "
+            "give save an optimiser with ClipValue in its place, or with none"
+        )
     lines, written = [MADE, "", "", kernel_source(renewed)], set()
     for leaf in leaves:
         lines += rule_source(type(leaf), written)

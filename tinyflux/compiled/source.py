@@ -21,6 +21,7 @@ NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleT
 WORDS = {*keyword.kwlist, *dir(builtins), *NUMPYS, "bind", "step", "backward", "quiet", "Context"}
 PLAIN = (type(None), bool, int, float, str)
 NUMBERS = (bool, int, float, np.number, np.bool_)
+NAME = re.compile(r"(?<![\w.'])\w+\b(?!=)")  # no attribute, no text, no `out` of `out=x`
 QUIET = [
     ("quiet = Context()", "for the way back: an infinite slope is a value"),
     ("quiet.run(seterr, all='ignore')", ""),
@@ -233,7 +234,7 @@ class Source:
     def in_blocks(self, run, lines):
         """The lines of a run inside a loop over its blocks."""
         i, silenced = self.fresh("i"), lines[0][2]
-        used = {word for code, *_ in lines for word in re.findall(r"\w+", code)}
+        used = {word for code, *_ in lines for word in NAME.findall(code)}
         parts = {}  # name of an array -> the name of its rows of this block
         made = [f"for {i} in range(0, {run.length}, {run.rows}):"]
         for v in dict.fromkeys([*run.operands(), *(node.output for node in run.members)]):
@@ -246,7 +247,7 @@ class Source:
             made.append(f"    {parts[name]} = {name}[{rows}]")
         made = [(code, "block by block" if k == 0 else "", silenced) for k, code in enumerate(made)]
         for code, *rest in lines:
-            inner = re.sub(r"\w+", lambda m: parts.get(m.group(), m.group()), code)
+            inner = NAME.sub(lambda m: parts.get(m.group(), m.group()), code)
             made.append((f"    {inner}", *rest))
         return made
 

@@ -5,6 +5,7 @@ them becomes a row: comparisons, random draws and labels too. What would freeze 
 different the next time (`if loss > 1:`, `float(t)`, a draw from `np.random`) is refused.
 """
 
+import os
 import sys
 from contextvars import copy_context
 from functools import cache
@@ -21,6 +22,7 @@ from ..tensor import Tensor, recorded
 
 HERE = str(Path(__file__).parents[1])
 NUMPY = str(Path(np.__file__).parent)
+PYTHON = os.path.dirname(os.__file__)
 
 # Results that follow from shapes and types alone are the same in every run.
 BY_SHAPE = {
@@ -35,13 +37,17 @@ RAGGED = {
 
 
 class Everything(dict):
-    """The sources of a tape that tracks every Tensor."""
+    """The sources of a tape that tracks every Tensor; `inner` while a gradient is taken in it."""
+
+    inner = False
 
     def __contains__(self, key):
         return True
 
     def __or__(self, other):
-        return self
+        found = Everything()
+        found.inner = True
+        return found
 
 
 class Rows(list):
@@ -78,13 +84,19 @@ class TracingTape(Tape):
 
     def __init__(self, training=True):
         super().__init__()
-        self.training = training
+        self.trains = training
         self.rows = Rows()
         self.sources = Everything()
         self.arguments = []  # pairs (value, name)
         self.constants = {}  # id -> values that stand for constant arrays
         self.slopes = []  # pairs (gradient, of which value), to name them
         self.lines = {}  # id of an output -> the user's line
+        self.failure = None  # (operation, the user's line) where one raised
+
+    @property
+    def training(self):
+        """Whether layers behave as in training: in a gradient that is taken here they do."""
+        return self.trains or self.sources.inner
 
     def tracks(self, t):
         return type(t) is Tensor
@@ -118,7 +130,9 @@ class TracingTape(Tape):
         operation = without_rules(function, n)
         if len(args) > n:
             kwargs = {**dict(zip(operation.names[n:], args[n:], strict=False)), **kwargs}
-        return operation(*args[:n], **kwargs)
+        t = operation(*args[:n], **kwargs)
+        t.data = np.asarray(t.data)[()]  # a flag of Python's has no type and no shape
+        return t
 
     def going_back(self, operation, output, g):
         """The rule of a row begins: what it computes belongs to the line of that row."""
@@ -149,6 +163,16 @@ class TracingTape(Tape):
     def note(self, operation, operands, arrays, params):
         """Record something that is done with a value, and from which none follows."""
         self.rows.append((operation, operands, list(arrays), params, recorded(arrays[1], None), []))
+
+    def failed(self, operation):
+        """Note that an operation raised: if the function goes on, it will always go on so."""
+        self.failure = self.failure or (operation.name, user_line())
+
+    def refuse_failed(self):
+        """Refuse to go on behind an operation that raised."""
+        if self.failure is not None:
+            name, line = self.failure
+            raise refused(f"going on where {name} raises", line)
 
     def refuse_read_and_written(self):
         """Refuse to read a buffer that is written to: which of its values would be seen?"""
@@ -195,23 +219,32 @@ def without_rules(function, n):
     return Operation(function, function, [None] * n)
 
 
-def refused(what):
+def refused(what, line=None):
+    line = line or user_line() or "the function"
     return CannotCompileError(
-        f"{user_line() or 'the function'}: {what} cannot be part of a compiled function, because "
+        f"{line}: {what} cannot be part of a compiled function, because "
         "it would stay as it is now. Use np.where or a product with a mask instead of a branch, "
-        "Tensor(a)[t] to look values up in an array, or leave this part outside of compiled."
+        "Tensor(a)[t] to look values up in an array, t.copy() for a copy, or leave this part "
+        "outside of compiled."
     )
 
 
 def user_line():
-    """`file.py:12` of the innermost frame that is neither ours nor NumPy's."""
+    """`file.py:12` of the innermost frame that is neither ours nor NumPy's nor Python's."""
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((HERE, NUMPY)) and "importlib" not in name:
+        if is_users(name):
             return f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""  # pragma: no cover - in a thread begun in C, which no tracer follows
+
+
+@cache
+def is_users(file):
+    """Whether code of the user's, or of another package, stands in a file."""
+    of_python = file.startswith(PYTHON) and "site-packages" not in file
+    return not (file.startswith((HERE, NUMPY)) or of_python or "importlib" in file)
 
 
 class LoweringTape(TracingTape):

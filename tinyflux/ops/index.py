@@ -240,8 +240,11 @@ def interp(x, xp, fp, left=None, right=None, period=None):
 # fmt: off
 @composed(np.bincount, samples=[sample((4,), by=lambda f, w: f([0, 2, 2, 1], w, 5))])
 def bincount(x, weights=None, minlength=0):
+    if type(x) is Tensor and recording().tracing:
+        recording().refuse("bincount, whose result has a shape that depends on the values,")
+    x = np.asarray(x)
     shape = np.bincount(x, minlength=minlength).shape
-    return scatter(weights.astype(np.float64), index=(np.asarray(x),), shape=shape)
+    return scatter(weights.astype(np.float64), index=(x,), shape=shape)
 
 
 without_gradient(np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
