@@ -293,16 +293,6 @@ def primitive(*rules, **extra):
     -------
     callable
         A decorator. The operation that it makes takes arrays by position and all else by keyword.
-
-    Examples
-    --------
-    >>> import numpy as np, tinyflux as flux
-    >>> from tinyflux.primitive import primitive
-    >>> @primitive(lambda g, y, x: g * 3 * x**2)
-    ... def cube(x):
-    ...     return x * x * x
-    >>> flux.gradient(lambda x: np.sum(cube(x)), np.array([1.0, 2.0]))[0]
-    array([ 3., 12.])
     """
 
     def declare(kernel):
