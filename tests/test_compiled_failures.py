@@ -1,6 +1,7 @@
 """How a recorded program could go wrong, and that it does not: nothing is silently stale."""
 
 import _thread
+import collections
 import copy
 import cProfile
 import enum
@@ -481,6 +482,73 @@ def test_arrays_from_outside_are_read_anew_where_they_meet_an_argument(rows):
         agree(hot(X), X @ table.T)
         entries.append(hot.latest)
     assert entries[0] is entries[1]
+
+
+Pair = collections.namedtuple("Pair", "weights other")
+
+
+@pytest.mark.parametrize("rows", [4, 4000])
+def test_what_is_computed_from_an_array_that_also_meets_an_argument(rows):
+    """Once for its rows, which read it anew, and once for a number that was frozen."""
+    x = np.arange(4.0 * rows).reshape(rows, 4)
+    base = np.ones(2 * rows)
+    table, pair = {"w": np.ones(rows)}, Pair(np.ones(rows), None)
+    layer = types.SimpleNamespace(w=np.ones(rows), views=(base[:rows], base[rows:]))
+    w, s, of = table["w"], np.array(2.0), lambda w: lambda x: np.sum(x.T * w) / np.sum(w)
+    for f, array in (
+        (of(w), w), (lambda x: np.average(x, axis=0, weights=w), w), (of(base[:rows]), base),
+        (lambda x: x * s if s > 1 else -x * s, s), (lambda x: x * w[0] if w[0] > 5 else x, w),
+        (lambda x: of(table["w"])(x), w), (lambda x: of(layer.w)(x), layer.w),
+        (lambda x: of(pair.weights)(x), pair.weights),
+        (lambda x: of(layer.views[0])(x) * np.mean(layer.views[1]), base),
+    ):  # fmt: skip
+        array.fill(2)
+        hot = follows(f, lambda a=array: a.put(0, 8.0), x)
+        array.fill(0.5)
+        agree(hot(x), f(x))
+
+
+def test_a_batch_that_is_refilled_in_its_place():
+    """What a layer makes of it, here float32, is frozen, so that it has to be seen."""
+    batch, layer = np.ones((1000, 4)), flux.Dense(4, 2)
+    loss = lambda: np.mean(layer(batch) ** 2)
+    hot, ps = compiled(loss), flux.params(layer)
+    for k in range(5):
+        batch[:] = k
+        agree(hot(), loss())
+        agree_all(flux.gradient(hot, ps).values(), flux.gradient(loss, ps).values(), 1e-6)
+    big = np.ones((1200, 1000))  # one of more than is looked at as a whole
+    follows(lambda x: x if big[0, 0] < 5 else -x, lambda: big.fill(9), X)
+    follows(lambda x: x * np.mean(big), lambda: np.copyto(big, 3), X)
+    follows(lambda x: x * np.mean(big[::2, ::2]), lambda: np.copyto(big, 4), X)
+
+
+@pytest.mark.parametrize("calls", [0, 150])
+def test_a_refill_of_a_large_array_is_seen_later_too(calls):
+    big = np.ones(5000)
+    part = np.asfortranarray(np.ones((200, 100)))[::2]
+    f = lambda x: x * (np.mean(big) + np.mean(part))
+    hot = compiled(f)
+    for _ in range(calls):
+        hot(X)
+    for array in (big, part):
+        array[...] = 2 * array
+        agree(hot(X), f(X))
+        entry = hot.latest
+    hot(X)
+    assert hot.latest is entry
+
+
+def test_what_changes_outside_in_every_call_is_told():
+    weights = np.ones(4)
+    f = lambda x: x * weights / np.sum(weights)
+    hot = compiled(f)
+    with pytest.warns(UserWarning, match="recorded again 100 times.*as an argument") as caught:
+        for k in range(120):
+            weights[0] = k
+            agree(hot(X), f(X))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert len(hot.recordings) == 1
 
 
 def test_counters_that_the_function_does_not_read_make_no_new_recording():

@@ -31,6 +31,7 @@ from .arguments import (
     signature,
 )
 from .guards import watch
+from .likeness import likeness
 from .recording import Recording, copies
 from .trace import TracingTape, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
@@ -40,6 +41,12 @@ CHANGING = (
     "compiled {} was recorded {} times, once for each signature, which takes far longer than a "
     "call. Give numbers that change from call to call as arrays, np.asarray(number), and pad what "
     "has another shape each time."
+)
+AGAIN = 100  # recordings that were made again for something outside of the function
+OUTSIDE = (
+    "compiled {} was recorded again {} times, because an array or a value outside of it that it "
+    "reads had changed, which takes far longer than a call. Pass it as an argument, a number as "
+    "np.asarray(number)."
 )
 
 
@@ -54,6 +61,7 @@ class Compiled:
         self.f = f
         self.recordings: OrderedDict = OrderedDict()
         self.dropped = 0  # how many of them made room for others
+        self.again = 0  # how many were made again, because something outside had changed
         self.latest = None
 
     def __get__(self, thing, kind=None):
@@ -161,7 +169,9 @@ class Compiled:
         asked = tuple(wanted.by_id) if isinstance(wanted, Params) else wanted
         entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():
-            entry = self.record(args, kwargs, wanted)
+            before, entry = entry, self.record(args, kwargs, wanted, entry)
+            if before is not None:
+                self.count_again(before)
             entry.asked, entry.matches = asked, matcher(args, kwargs)
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
@@ -174,8 +184,14 @@ class Compiled:
         self.latest = entry
         return entry, arguments
 
-    def record(self, args, kwargs, wanted):
-        """Run the function once, writing down all that it does."""
+    def count_again(self, entry):
+        """Say once that what is outside changes so often that calls take long."""
+        self.again += 1
+        if self.again == AGAIN:
+            warnings.warn(OUTSIDE.format(self.__name__, AGAIN), stacklevel=4)
+
+    def record(self, args, kwargs, wanted, before=None):
+        """Run the function once, writing down all that it does; `before`, if that is the same."""
         tape = TracingTape(training=wanted is not None)
         arguments, things = tape.arguments, [self.f]
 
@@ -199,13 +215,19 @@ class Compiled:
         inside = closure(self.f)
         refuse_kept(inside, tape, self.__name__)
         check, outside = watch(things, witness, tape)
+        alike = likeness(tape, seed, [output, gradients, [mark for _, mark in towards]], outside)
+        if before is not None and before.alike == alike:
+            before.check = check
+            return before
         labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
         labels.update({id(a): identifier(n) for n, a in named_arrays(inside)})
         if isinstance(wanted, Params):
             labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
-        return Recording(
+        made = Recording(
             self.__name__, tape, output, gradients, towards, arguments, labels, check, outside, seed
         )
+        made.alike = alike
+        return made
 
     def run_once(self, args, kwargs, wanted, tape, witness):
         """What the function returns, what gradients are taken towards, and the gradients.
