@@ -175,8 +175,17 @@ BRANCHES = {
     "dict": lambda x: {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}[np.argmax(x[0])] * x,
     "round": lambda x: round(x[0, 0]) * x,
     "format": lambda x: float(f"{x[0, 0]:.3f}") * x,
+    "in a set": lambda x: x * (5 if np.argmax(x) in {0, 1} else 1),
+    "get": lambda x: x * {0: 1.0, 2: 5.0}.get(np.argmax(x), 7.0),
+    "distinct": lambda x: x * len(set(np.sign(x[0] - 2))),
+    "remembered": lambda x: x * remembered(np.argmax(x)),
     "keyword": lambda x: np.all(x > 0, where=x > 1) * x,
 }  # fmt: skip
+
+
+@functools.lru_cache
+def remembered(k):
+    return 2.0 if k == 21 else 1.0
 
 
 def halved(x):
@@ -196,6 +205,15 @@ def test_what_depends_on_a_value_is_refused(name):
             assert isinstance(caught.value, CannotCompileError)
             assert "test_compiled_failures.py:" in str(caught.value)
             assert "np.where" in str(caught.value)
+
+
+def test_arguments_and_parameters_as_keys():
+    W, scale = flux.Tensor(np.ones(4)), np.array(1)
+    rates = {W: 2.0}
+    hot = compiled(lambda x: np.sum(x * W) * rates[W] * len({W, W}))
+    agree(hot(X), np.sum(X) * 2, 1e-14)
+    with pytest.raises(CannotCompileError, match="hash"):
+        compiled(lambda k: k * (2 if k in {1, 2} else 3))(scale)
 
 
 def test_a_refused_function_leaves_nothing_behind():
@@ -696,6 +714,78 @@ def test_side_effects_happen_once():
     for _ in range(3):
         agree(hot(X), 2 * X)
     assert seen == [(6, 4)]
+
+
+class Keeper:
+    """Keeps what it has computed, in all the places that there are."""
+
+    total, values = 0.0, []
+
+    def __init__(self):
+        self.mean = self.pair = 0.0
+
+    def in_itself(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * np.mean(x)
+
+    def by_name(self, x):
+        setattr(self, "more", x * 2)  # noqa: B010
+
+    def in_a_tuple(self, x):
+        self.pair = (x * 2, 1)
+
+    def in_the_class(self, x):
+        Keeper.total = np.sum(x)
+
+    def in_a_list(self, x):
+        self.values.append(np.sum(x))
+
+    def the_argument(self, x):
+        self.mean = x
+
+
+def note(v):
+    CONFIG.kept = v
+
+
+def note_globally(v):
+    global KEPT
+    KEPT = v
+
+
+def noter():
+    last = None
+
+    def inner(v):
+        nonlocal last
+        last = v
+
+    return lambda x: inner(x * 2)
+
+
+noted = noter()
+
+
+def in_a_default(x, seen=[]):  # noqa: B006
+    seen.append(x * 2)
+
+
+KEEPING = [
+    *(f for name, f in vars(Keeper).items() if "_" in name.strip("_")),
+    *(lambda _, x: note(x * 2), lambda _, x: note_globally(x * 2)),
+    *(lambda _, x: noted(x), lambda _, x: in_a_default(x)),
+]
+
+
+@pytest.mark.parametrize("keep", KEEPING)
+def test_a_value_that_is_kept_is_refused_wherever_it_is_kept(keep, monkeypatch):
+    monkeypatch.setattr(Keeper, "total", 0.0)
+    monkeypatch.setattr(Keeper, "values", [])
+    monkeypatch.setattr(CONFIG, "kept", 0.0, raising=False)
+    monkeypatch.setitem(globals(), "KEPT", 0.0)
+    keeper = Keeper()
+    with pytest.raises(CannotCompileError, match="a recorded value was kept in"):
+        compiled(lambda x: [keep(keeper, x), np.sum(x)][1])(X)
+    in_a_default.__defaults__[0].clear()
 
 
 # --------------------------------------------------------------------------- K7, K8: memory

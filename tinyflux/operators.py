@@ -92,6 +92,17 @@ def item_set(self, index, value):
     self.data[index] = value.data if type(value) is Tensor else value
 
 
+def identity(self):
+    """hash(t): by identity, although == is elementwise.
+
+    What `compiled` records stands for numbers, which would be looked up by their values.
+    """
+    tape = recording()
+    if tape is not None and tape.tracing and not hasattr(self, "trainable"):
+        tape.read(self, "hash(...), as in a set or a dict,")
+    return object.__hash__(self)
+
+
 @primitive(lambda g, y, *, dtype: g, samples=[sample((3, 4), dtype=np.float64)])
 def cast(x, *, dtype):
     """x in another floating-point type; the gradient comes back in its own."""
@@ -169,7 +180,7 @@ attached = {
     "__setitem__": item_set,
     "__iter__": rows,
     "__contains__": lambda self, value: bool(np.any(np.equal(self, value))),
-    "__hash__": object.__hash__,  # by identity, although == is elementwise
+    "__hash__": identity,
     "__getattr__": unknown,
     "T": property(np.transpose, doc="The transpose."),
     "mT": property(np.matrix_transpose, doc="The transpose of the last two axes."),

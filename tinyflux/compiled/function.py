@@ -213,8 +213,8 @@ class Compiled:
         refuse_draws(states, witness)
         tape.refuse_read_and_written()
         inside = closure(self.f)
-        refuse_kept(inside, tape, self.__name__)
-        check, outside = watch(things, witness, tape)
+        check, outside, kept = watch(things, witness, tape)
+        refuse_kept(inside, tape, kept, self.__name__)
         alike = likeness(tape, seed, [output, gradients, [mark for _, mark in towards]], outside)
         if before is not None and before.alike == alike:
             before.check = check
@@ -335,9 +335,10 @@ def named_arrays(*things):
                     yield name.removeprefix("."), part
 
 
-def refuse_kept(inside, tape, name):
+def refuse_kept(inside, tape, also, name):
     """Raise if a value was kept for later: it would stay as it is now."""
     kept = [path for path, t in reachable(inside) if type(t) is Tensor and t.mark is tape.mark]
+    kept += also
     if kept:
         raise CannotCompileError(
             f"compiled {name}: a recorded value was kept in {kept[0]}, where it would stay as it "

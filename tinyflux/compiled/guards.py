@@ -10,6 +10,7 @@ import builtins
 import dis
 import functools
 import random
+import re
 import sys
 import weakref
 from collections import deque
@@ -59,12 +60,15 @@ class Watch:
     ----------
     witness : Witness or None
         What ran; None stands for everything.
+    recorded : callable, optional
+        Whether a Tensor is a value of the recording. `kept` says where such were found.
     """
 
-    def __init__(self, witness):
+    def __init__(self, witness, recorded=lambda t: False):
         everything = witness is None or witness.blind
         self.ran = None if everything else set(witness.codes)
         self.names = None if everything else witness.names()
+        self.recorded, self.kept = recorded, []
         self.checks, self.bound, self.labels = [], {}, {}
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
 
@@ -95,6 +99,8 @@ class Watch:
                 same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
             self.checks.append(f"({place} is {name} or {same})")
         else:
+            if isinstance(value, Tensor) and self.recorded(value):
+                self.kept.append(LABEL.sub(lambda m: called(self.bound[m[0]]), place))
             self.checks.append(f"{place} is {self.label(value)}")
             self.todo.append(value)
 
@@ -129,6 +135,8 @@ class Watch:
 
     def tensor(self, t):
         """A parameter may be changed in place, but not be put in another array."""
+        if self.recorded(t):
+            self.kept.append("a tuple or a set")  # others were told before
         name = self.label(t)
         self.checks.append(f"{name}.data is {self.label(t.data)}")
         if self.mentions("trainable") and hasattr(t, "trainable"):
@@ -305,20 +313,28 @@ HOW = (
     (type, Watch.kind), (weakref.ref, Watch.reference), (ContextVar, Watch.variable),
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
+LABEL = re.compile(r"\bo\d+\b")
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
+
+
+def called(thing):
+    """What to call an object in a message."""
+    return getattr(thing, "__name__", type(thing).__name__)
 
 
 @functools.cache
 def globals_in(code):
-    """The globals and modules that a function and those inside it look up by name."""
-    kinds = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
+    """The globals and modules that a function and those inside it name."""
+    kinds = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
     names = [i.argval for i in dis.get_instructions(code) if i.opname in kinds]
     inner = [const for const in code.co_consts if isinstance(const, CodeType)]
     return list(dict.fromkeys([*names, *(name for c in inner for name in globals_in(c))]))
 
 
 def watch(things, witness, tape):
-    """(check, arrays in reach): whether all that the recording relied on is as it is now.
+    """(check, arrays in reach, kept): whether all that it relied on is as it is now.
+
+    And in which places a value of the recording was kept for later.
 
     Parameters
     ----------
@@ -327,6 +343,7 @@ def watch(things, witness, tape):
     witness : Witness
     tape : TracingTape
     """
-    watcher = Watch(witness)
+    given = {id(t) for t, _ in tape.arguments}
+    watcher = Watch(witness, lambda t: t.mark is tape.mark or id(t) in given)
     watcher.run([*things, *tape.leaves()], witness)
-    return watcher.check(), watcher.arrays
+    return watcher.check(), watcher.arrays, watcher.kept

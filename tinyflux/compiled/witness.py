@@ -15,7 +15,7 @@ from .trace import HERE, NUMPY
 STDLIB = os.path.dirname(os.__file__)
 # With one of these names in the code, any attribute may be meant.
 DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "__getattribute__"}
-DYNAMIC |= {"attrgetter", "asdict", "astuple"}
+DYNAMIC |= {"attrgetter", "asdict", "astuple", "setattr", "__setattr__"}
 
 
 class Witness:
