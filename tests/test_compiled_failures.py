@@ -17,6 +17,7 @@ import time
 import traceback
 import tracemalloc
 import types
+from array import array as Numbers
 from contextvars import ContextVar
 
 import numpy as np
@@ -474,6 +475,127 @@ def test_names_that_are_given_later(monkeypatch):
     follows(in_the_closure, empty, X)
 
 
+class Base:
+    """Something to inherit from."""
+
+    rate = 1.0
+
+    def scaled(self, x):
+        return x * self.rate
+
+
+class Guessing:
+    """Has a default for every attribute."""
+
+    def __getattr__(self, name):
+        return 2.0
+
+
+class Empty:
+    """A slot that is filled later."""
+
+    __slots__ = ("later",)
+
+
+def with_attributes(x):
+    return x * with_attributes.rate
+
+
+with_attributes.rate = 2.0
+
+
+def or_more(thing):
+    """Reads an attribute that is given later."""
+
+    def f(x):
+        try:
+            return x * thing.later
+        except AttributeError:
+            return x + 1
+
+    return f
+
+
+def test_attributes_that_are_given_later():
+    class Heir(Base):
+        """Has nothing of its own yet."""
+
+    class More(Base):
+        rate = 7.0
+
+    heir, guessing = Heir(), Guessing()
+    scaled = lambda x: heir.scaled(x)
+    follows(scaled, set_attribute(Heir, "rate", 9.0), X)
+    follows(scaled, set_attribute(heir, "__class__", More), X)
+    follows(scaled, set_attribute(More, "scaled", lambda self, x: x * 3), X)
+    del More.rate, More.scaled
+    follows(scaled, set_attribute(More, "__bases__", (Heir,)), X)
+    follows(lambda x: x * guessing.rate, set_attribute(guessing, "rate", 5.0), X)
+    module, plain = types.ModuleType("module_of_a_user"), lambda x: x
+    for thing in (types.SimpleNamespace(), Base(), More, module, plain, Empty()):
+        follows(or_more(thing), set_attribute(thing, "later", 5.0), X)
+
+
+def test_attributes_of_functions(monkeypatch):
+    set_rate = lambda f, value: lambda: monkeypatch.setattr(f, "rate", value, False)
+    follows(with_attributes, set_rate(with_attributes, 3.0), X)
+    follows(lambda x: x * with_attributes.rate, set_rate(with_attributes, 4.0), X)
+    follows(lambda x: with_attributes(x), set_rate(with_attributes, 5.0), X)
+    inner = compiled(lambda x: x * 2)
+    inner.rate = 2.0
+    follows(lambda x: inner(x) * inner.rate, set_rate(inner, 3.0), X)
+    follows(or_more(inner), lambda: setattr(inner, "later", 3.0), X)
+    hot = compiled(lambda x: x * hot.rate)
+    for hot.rate in (2.0, 3.0):
+        agree(hot(X), X * hot.rate)
+        entry = hot.latest
+        hot(X)
+        assert hot.latest is entry
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("remember", [functools.cache, functools.lru_cache(maxsize=8)])
+def test_a_cache_that_is_cleared(remember, used_before, monkeypatch):
+    rate = [2.0]
+    helper = remember(lambda: rate[0])
+    helper()
+    follows(
+        lambda x: x * helper(),
+        lambda: (helper.cache_clear(), rate.append(rate.pop() + 1), used_before and helper()),
+        X,
+    )
+    table = remember(lambda: {"rate": 2.0})
+    table()
+    follows(lambda x: x * table()["rate"], lambda: table().update(rate=3.0), X)
+
+
+TABLE_OF_RATES = {"rate": 2.0}
+VALUES, GET = TABLE_OF_RATES.values(), functools.partial(TABLE_OF_RATES.get, "rate")
+BY_RATE = np.frompyfunc(lambda a: a * TABLE_OF_RATES["rate"], 1, 1)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda view=types.MappingProxyType(TABLE_OF_RATES): view["rate"],
+        lambda get=TABLE_OF_RATES.get: get("rate"),
+        *(lambda: sum(VALUES), lambda: float(BY_RATE(1.0)), lambda: GET()),
+    ],
+)
+def test_what_objects_written_in_c_hold(read, monkeypatch):
+    follows(lambda x: x * read(), lambda: monkeypatch.setitem(TABLE_OF_RATES, "rate", 3.0), X)
+
+
+def test_keys_and_bytes():
+    key = Base()
+    table = {key: 1}
+    follows(lambda x: x * sum(k.rate for k in table), set_attribute(key, "rate", 3.0), X)
+    numbers = Numbers("d", [1.0, 2.0])
+    for held in (numbers, bytearray(b"ab"), memoryview(numbers)):
+        follows(lambda x, held=held: x * held[0], lambda held=held: held.__setitem__(0, 9), X)
+        held[0] = 1
+
+
 def test_small_arrays_from_outside_are_seen_whatever_is_made_of_them():
     scale, weights = np.array(2.0), np.ones(4)
     follows(lambda x: x * scale, lambda: scale.fill(3.0), X)
@@ -658,6 +780,15 @@ def test_freezing_and_other_parameters():
 
 LEGACY, OWN, OTHER = np.random.RandomState(0), np.random.default_rng(0), random.Random(0)
 HOLDER = types.SimpleNamespace(rng=np.random.default_rng(0))
+
+
+@functools.cache
+def own_generator():
+    return np.random.default_rng(0)
+
+
+own_generator()
+DRAW = functools.partial(random.random)
 DRAWS = {
     "np.random": lambda x: x * np.random.rand(4),  # noqa: NPY002
     "RandomState": lambda x: x * LEGACY.rand(4),
@@ -665,6 +796,10 @@ DRAWS = {
     "in an object": lambda x: x * HOLDER.rng.random(),
     "random": lambda x: x * random.random(),
     "own random": lambda x: x * OTHER.gauss(0, 1),
+    "partial": lambda x: x * DRAW(),
+    "remembered": lambda x: x * own_generator().random(),
+    "behind a view": lambda x, view=types.MappingProxyType({"g": OWN}): x * view["g"].random(),
+    "spawned": lambda x: x * OWN.spawn(1)[0].normal(),
     "unseeded": lambda x: x * np.random.default_rng().random(),
     "ours": lambda x: x @ flux.glorot_uniform(4, 4),
     "a new layer": lambda x: flux.Dense(4, 4)(x),

@@ -6,16 +6,19 @@ may be changed after it was recorded. `Watch` goes through all that the code whi
 one expression, so that it costs microseconds.
 """
 
+import array
 import builtins
 import dis
 import functools
+import gc
+import operator
 import random
 import re
 import sys
 import weakref
 from collections import deque
 from contextvars import ContextVar
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
@@ -24,7 +27,8 @@ from ..primitive import Operation
 from ..tensor import Tensor
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
-OURS = {"tinyflux", "numpy", "scipy", "builtins"}
+LIBRARIES = {"tinyflux", "numpy", "scipy"}
+OURS = LIBRARIES | {"builtins"}
 SMALL = 16384  # bytes; arrays up to this are compared as a whole
 LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
@@ -125,6 +129,10 @@ class Watch:
         self.seen[id(thing)] = thing  # kept, so that its id stays its own
         if hasattr(type(thing), "lend"):  # compiled itself: what counts is its function
             self.todo.append(thing.f)
+            own, name = vars(type(thing)(thing.f)), self.label(thing)
+            self.checks.append(f"len(vars({name})) == {len(vars(thing))}")
+            for key in sorted(n for n in vars(thing).keys() - own if self.mentions(n)):
+                self.expect(f"vars({name}).get({key!r})", vars(thing)[key])
             return
         method = next((m for kinds, m in HOW if isinstance(thing, kinds)), Watch.instance)
         method(self, thing)
@@ -183,6 +191,7 @@ class Watch:
         """A dict: its keys in their order, and what they stand for."""
         name = self.label(thing)
         self.checks.append(f"[*{name}] == {self.label([*thing])}")
+        self.todo.extend(thing)
         self.expect_parts(thing, name, thing.items())
 
     def reference(self, r):
@@ -190,6 +199,21 @@ class Watch:
 
     def variable(self, v):
         self.expect(f"{self.label(v)}.get({self.label(MISSING)})", v.get(MISSING))
+
+    def octets(self, thing):
+        """What holds bytes, and can be changed."""
+        self.checks.append(f"bytes({self.label(thing)}) == {self.label(bytes(thing))}")
+
+    def cached(self, f):
+        """What a function remembers, until its cache is cleared: then it counts from 0 again."""
+        now, counts = self.label(f), f.cache_info()[:2]
+        same = f"all(map({self.label(operator.ge)}, {now}.cache_info()[:2], {self.label(counts)}))"
+        self.checks.append(same)
+        links = "_lru_list_elem"  # stand in the dict of a cache of limited size
+        for part in gc.get_referents(f):
+            first = next(iter(part.values()), None) if isinstance(part, dict) else None
+            its_own = f.cache_info().maxsize is None or type(first).__name__ == links
+            self.todo += part.values() if its_own and isinstance(part, dict) else [part]
 
     def module(self, module):
         """The attributes of a module of the user's that the code names."""
@@ -210,19 +234,27 @@ class Watch:
                     self.expect(shown, vars(kind)[name])
                     self.todo.append(part)
         self.todo.extend(kind.__bases__)
+        self.checks.append(f"len({self.label(vars(kind))}) == {len(vars(kind))}")
+        self.checks.append(f"{self.label(kind)}.__mro__ is {self.label(kind.__mro__)}")
 
     def instance(self, thing):
         """Any other object: its attributes and its class."""
         self.todo.append(type(thing))
         scope = getattr(thing, "__dict__", None)
+        if self.is_users(type(thing).__module__):
+            self.checks.append(f"type({self.label(thing)}) is {self.label(type(thing))}")
         if scope is not None:
             self.attributes(scope, self.label(thing), type(thing))
             self.todo.append(scope.get("__wrapped__"))
         for kind in type(thing).__mro__:
             slots = vars(kind).get("__slots__", ())
             for slot in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(thing, slot) and slot != "__weakref__" and self.mentions(slot):
-                    self.expect(f"{self.label(thing)}.{slot}", getattr(thing, slot))
+                if slot not in ("__dict__", "__weakref__") and self.mentions(slot):
+                    shown = f"getattr({self.label(thing)}, {slot!r}, {self.label(MISSING)})"
+                    self.expect(shown, getattr(thing, slot, MISSING))
+        if is_in_c(type(thing)):  # a view of a dict, a method of a generator, ...
+            inside = gc.get_referents(thing)
+            self.todo += [p for p in inside if p is not scope and not isinstance(p, RUNNING)]
 
     def attributes(self, scope, owner, kind=None):
         """The attributes in a `__dict__` that the code names; that none hides one of the class."""
@@ -232,9 +264,9 @@ class Watch:
             direct = kind is not None and str(name).isidentifier() and not hasattr(kind, name)
             shown = f"{owner}.{name}" if direct else f"{place}.get({name!r})"
             self.expect(shown, scope[name])
-        if self.names is None:
-            self.checks.append(f"len({place}) == {len(scope)}")
-        elif kind is not None:
+        if self.names is None or kind is None or root(kind.__module__) not in LIBRARIES:
+            self.checks.append(f"len({place}) == {len(scope)}")  # none was added
+        if self.names is not None and kind is not None:
             users = [k for k in kind.__mro__ if self.is_users(k.__module__)]
             for name in sorted(self.names.intersection(n for k in users for n in vars(k))):
                 if name not in scope and not name.startswith("__"):
@@ -244,9 +276,12 @@ class Watch:
         """Watch what a function takes from outside."""
         if hasattr(f, "__wrapped__"):
             self.todo.append(f.__wrapped__)
-        if not self.is_users(f.__module__) or not self.has_run(f):
+        if not self.is_users(f.__module__):
             return
         name = self.label(f)
+        self.attributes(vars(f), name, FunctionType)
+        if not self.has_run(f):
+            return
         self.checks.append(f"{name}.__code__ is {self.label(f.__code__)}")
         for place in ("__defaults__", "__kwdefaults__"):
             self.expect(f"{name}.{place}", getattr(f, place))
@@ -282,11 +317,11 @@ class Watch:
 
         Where it is not known what ran, all would be gone through: other packages do not count.
         """
-        root = (name or "").split(".")[0]
+        package = root(name)
         if self.ran is None:
-            file = getattr(sys.modules.get(root), "__file__", None) or ""
-            return root not in OURS | STANDARD and "-packages" not in file
-        return root not in OURS | STANDARD
+            file = getattr(sys.modules.get(package), "__file__", None) or ""
+            return package not in OURS | STANDARD and "-packages" not in file
+        return package not in OURS | STANDARD
 
     def mentions(self, name):
         """Whether the code that ran has this name in it."""
@@ -311,10 +346,29 @@ HOW = (
     (functools.partial, Watch.partial), ((list, deque), Watch.sequence), (tuple, Watch.group),
     ((set, frozenset), Watch.a_set), (dict, Watch.mapping), (ModuleType, Watch.module),
     (type, Watch.kind), (weakref.ref, Watch.reference), (ContextVar, Watch.variable),
+    ((array.array, bytearray, memoryview), Watch.octets),
+    (functools._lru_cache_wrapper, Watch.cached),
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
 LABEL = re.compile(r"\bo\d+\b")
+RUNNING = (CodeType, FrameType)
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
+
+
+def root(name):
+    """The package of a module."""
+    return (name or "").split(".")[0]
+
+
+def is_in_c(kind):
+    """Whether a class of Python's or NumPy's is written in C: what it holds has no name."""
+    return root(kind.__module__) in OURS | STANDARD and not has_functions(kind)
+
+
+@functools.lru_cache
+def has_functions(kind):
+    """Whether a class or one of its bases is written in Python."""
+    return any(isinstance(part, FunctionType) for k in kind.__mro__ for part in vars(k).values())
 
 
 def called(thing):

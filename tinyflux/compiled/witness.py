@@ -78,8 +78,11 @@ def state_of(g):
     """Where a random generator stands, as bytes."""
     if isinstance(g, random.Random):
         return pickle.dumps(g.getstate())
-    legacy = isinstance(g, np.random.RandomState)
-    return pickle.dumps(g.get_state(False) if legacy else getattr(g, "bit_generator", g).state)
+    if isinstance(g, np.random.RandomState):
+        return pickle.dumps(g.get_state(False))
+    bits = getattr(g, "bit_generator", g)
+    spawned = getattr(bits.seed_seq, "n_children_spawned", 0)
+    return pickle.dumps((bits.state, spawned))
 
 
 def refuse_draws(before, witness):
