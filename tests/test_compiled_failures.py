@@ -9,6 +9,7 @@ import functools
 import gc
 import linecache
 import math
+import operator
 import pickle
 import random
 import re
@@ -584,6 +585,34 @@ BY_RATE = np.frompyfunc(lambda a: a * TABLE_OF_RATES["rate"], 1, 1)
 )
 def test_what_objects_written_in_c_hold(read, monkeypatch):
     follows(lambda x: x * read(), lambda: monkeypatch.setitem(TABLE_OF_RATES, "rate", 3.0), X)
+
+
+class Point:
+    __match_args__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+
+RATE_OF = operator.attrgetter("rate")
+
+
+def matched(point):
+    match point:
+        case Point(rate):
+            return rate
+
+
+@pytest.mark.parametrize("read", [lambda p: RATE_OF(p), matched])
+def test_attributes_whose_names_the_code_does_not_have(read):
+    point = Point(2.0)
+    follows(lambda x: x * read(point), set_attribute(point, "rate", 3.0), X)
+
+
+def test_globals_by_name():
+    scope = {}
+    exec("RATE = 2.0\ndef f(x): return x * globals()['RATE']", scope)
+    follows(scope["f"], lambda: scope.update(RATE=3.0), X)
 
 
 def test_keys_and_bytes():

@@ -73,6 +73,7 @@ class Watch:
         self.ran = None if everything else set(witness.codes)
         self.names = None if everything else witness.names()
         self.recorded, self.kept = recorded, []
+        self.asks = False  # whether something was met that looks up names the code does not have
         self.checks, self.bound, self.labels = [], {}, {}
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
 
@@ -252,6 +253,8 @@ class Watch:
                 if slot not in ("__dict__", "__weakref__") and self.mentions(slot):
                     shown = f"getattr({self.label(thing)}, {slot!r}, {self.label(MISSING)})"
                     self.expect(shown, getattr(thing, slot, MISSING))
+        if isinstance(thing, (operator.attrgetter, operator.methodcaller)):
+            self.asks = True
         if is_in_c(type(thing)):  # a view of a dict, a method of a generator, ...
             inside = gc.get_referents(thing)
             self.todo += [p for p in inside if p is not scope and not isinstance(p, RUNNING)]
@@ -298,7 +301,7 @@ class Watch:
             return
         self.seen[id(code)] = code
         place = self.label(scope)
-        for name in globals_in(code):
+        for name in list(scope) if "globals" in code.co_names else globals_in(code):
             if name in scope:
                 self.expect(f"{place}.get({name!r})", scope[name])
                 continue
@@ -400,4 +403,8 @@ def watch(things, witness, tape):
     given = {id(t) for t, _ in tape.arguments}
     watcher = Watch(witness, lambda t: t.mark is tape.mark or id(t) in given)
     watcher.run([*things, *tape.leaves()], witness)
+    if watcher.asks and watcher.names is not None:
+        watcher = Watch(witness, watcher.recorded)
+        watcher.names = None
+        watcher.run([*things, *tape.leaves()], witness)
     return watcher.check(), watcher.arrays, watcher.kept

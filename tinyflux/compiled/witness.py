@@ -1,5 +1,6 @@
 """Who runs while a function is recorded, and whether it draws random numbers of its own."""
 
+import dis
 import os
 import pickle
 import random
@@ -61,9 +62,15 @@ class Witness:
             theirs = code.co_filename.startswith((HERE, NUMPY)) or (
                 code.co_filename.startswith(STDLIB) and "site-packages" not in code.co_filename
             )
-            if code is parts.__code__ or not (theirs or DYNAMIC.isdisjoint(code.co_names)):
+            if code is parts.__code__ or not (theirs or names_all(code)):
                 return None
         return found
+
+
+def names_all(code):
+    """Whether a piece of code has the names of all attributes that it looks up."""
+    asks = any(i.opname == "MATCH_CLASS" for i in dis.get_instructions(code))
+    return not asks and DYNAMIC.isdisjoint(code.co_names)
 
 
 def random_states(*things):
