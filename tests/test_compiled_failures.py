@@ -708,13 +708,48 @@ def test_a_refill_of_a_large_array_is_seen_later_too(calls):
     assert hot.latest is entry
 
 
-def test_what_changes_outside_in_every_call_is_told():
-    weights = np.ones(4)
-    f = lambda x: x * weights / np.sum(weights)
+OUTSIDE = types.SimpleNamespace(
+    small=np.ones(4), big=np.ones(5000), rates=[1.0], k=1.0, table={"a": {"b": 1.0}}
+)
+CHANGING = {
+    "OUTSIDE.small": (
+        lambda x: x * OUTSIDE.small / np.sum(OUTSIDE.small),
+        lambda k: OUTSIDE.small.put(0, k),
+    ),
+    "OUTSIDE.big": (lambda x: x * np.mean(OUTSIDE.big), lambda k: OUTSIDE.big.fill(k)),
+    "OUTSIDE.rates[0]": (
+        lambda x: x * OUTSIDE.rates[0],
+        lambda k: OUTSIDE.rates.__setitem__(0, float(k)),
+    ),
+    "OUTSIDE.rates": (lambda x: x * len(OUTSIDE.rates), lambda k: OUTSIDE.rates.append(1.0)),
+    "OUTSIDE.k": (lambda x: x * OUTSIDE.k, lambda k: setattr(OUTSIDE, "k", float(k))),
+    "OUTSIDE.table['a']['b']": (
+        lambda x: x * OUTSIDE.table["a"]["b"],
+        lambda k: OUTSIDE.table["a"].update(b=float(k)),
+    ),
+    "RATE_THAT_CHANGES": (
+        lambda x: x * RATE_THAT_CHANGES,
+        lambda k: globals().update(RATE_THAT_CHANGES=float(k)),
+    ),
+    "Heavy['rate']": (lambda x: x * Heavy.rate, lambda k: setattr(Heavy, "rate", float(k))),
+}
+RATE_THAT_CHANGES = 1.0
+
+
+class Heavy:
+    """A constant in a class."""
+
+    rate = 1.0
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_outside_in_every_call_is_named(name):
+    f, change = CHANGING[name]
     hot = compiled(f)
-    with pytest.warns(UserWarning, match="recorded again 100 times.*as an argument") as caught:
-        for k in range(120):
-            weights[0] = k
+    words = rf"recorded again 100 times.*, now {re.escape(name)};.*as an argument"
+    with pytest.warns(UserWarning, match=words) as caught:
+        for k in range(103):
+            change(k)
             agree(hot(X), f(X))
     assert len(caught) == 1 and caught[0].filename == __file__
     assert len(hot.recordings) == 1

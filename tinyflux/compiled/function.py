@@ -44,8 +44,8 @@ CHANGING = (
 )
 AGAIN = 100  # recordings that were made again for something outside of the function
 OUTSIDE = (
-    "compiled {} was recorded again {} times, because an array or a value outside of it that it "
-    "reads had changed, which takes far longer than a call. Pass it as an argument, a number as "
+    "compiled {} was recorded again {} times, because something outside of it that it may read had "
+    "changed, now {}; that takes far longer than a call. Pass it as an argument, a number as "
     "np.asarray(number)."
 )
 
@@ -169,9 +169,9 @@ class Compiled:
         asked = tuple(wanted.by_id) if isinstance(wanted, Params) else wanted
         entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():
-            before, entry = entry, self.record(args, kwargs, wanted, entry)
-            if before is not None:
-                self.count_again(before)
+            if entry is not None:
+                self.count_again(entry)
+            entry = self.record(args, kwargs, wanted, entry)
             entry.asked, entry.matches = asked, matcher(args, kwargs)
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
@@ -188,7 +188,8 @@ class Compiled:
         """Say once that what is outside changes so often that calls take long."""
         self.again += 1
         if self.again == AGAIN:
-            warnings.warn(OUTSIDE.format(self.__name__, AGAIN), stacklevel=4)
+            said = OUTSIDE.format(self.__name__, AGAIN, entry.check.changed())
+            warnings.warn(said, stacklevel=4)
 
     def record(self, args, kwargs, wanted, before=None):
         """Run the function once, writing down all that it does; `before`, if that is the same."""

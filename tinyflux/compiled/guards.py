@@ -30,17 +30,21 @@ PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype
 LIBRARIES = {"tinyflux", "numpy", "scipy"}
 OURS = LIBRARIES | {"builtins"}
 SMALL = 16384  # bytes; arrays up to this are compared as a whole
+MANY = 1 << 16  # elements of one of more than WHOLE bytes, in the first calls
 LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 
 class Large:
-    """A large array: all of it is compared in the first calls, later some elements in turn."""
+    """A large array: all of it is compared in the first calls, later some elements in turn.
+
+    Of a very large one it is never more than every so many elements.
+    """
 
     def __init__(self, array):
         self.array, self.calls = array, 0
-        self.step = array.nbytes // WHOLE | 1
+        self.step = 1 if array.nbytes <= WHOLE else array.size // MANY | 1
         self.copy = self.part(0, self.step).copy()
 
     def part(self, begin, step):
@@ -75,6 +79,7 @@ class Watch:
         self.recorded, self.kept = recorded, []
         self.asks = False  # whether something was met that looks up names the code does not have
         self.checks, self.bound, self.labels = [], {}, {}
+        self.places = {}  # id of an object -> where it was found, for messages
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
 
     def run(self, things, witness=None):
@@ -104,8 +109,9 @@ class Watch:
                 same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
             self.checks.append(f"({place} is {name} or {same})")
         else:
+            self.places.setdefault(id(value), place)
             if isinstance(value, Tensor) and self.recorded(value):
-                self.kept.append(LABEL.sub(lambda m: called(self.bound[m[0]]), place))
+                self.kept.append(self.told(place))
             self.checks.append(f"{place} is {self.label(value)}")
             self.todo.append(value)
 
@@ -225,17 +231,18 @@ class Watch:
         """A class of the user's: its attributes, and those of its methods that ran."""
         if not self.is_users(kind.__module__):
             return
+        scope = self.label(vars(kind))
+        self.places[id(self.bound[scope])] = kind.__name__
         for name, part in vars(kind).items():
             part = getattr(part, "__func__", getattr(part, "fget", getattr(part, "func", part)))
             if isinstance(part, FunctionType) and not self.has_run(part):
                 continue
             if not name.startswith("__") or isinstance(part, FunctionType):
                 if isinstance(part, FunctionType) or self.mentions(name):
-                    shown = f"{self.label(vars(kind))}.get({name!r})"
-                    self.expect(shown, vars(kind)[name])
+                    self.expect(f"{scope}.get({name!r})", vars(kind)[name])
                     self.todo.append(part)
         self.todo.extend(kind.__bases__)
-        self.checks.append(f"len({self.label(vars(kind))}) == {len(vars(kind))}")
+        self.checks.append(f"len({scope}) == {len(vars(kind))}")
         self.checks.append(f"{self.label(kind)}.__mro__ is {self.label(kind.__mro__)}")
 
     def instance(self, thing):
@@ -288,7 +295,8 @@ class Watch:
         self.checks.append(f"{name}.__code__ is {self.label(f.__code__)}")
         for place in ("__defaults__", "__kwdefaults__"):
             self.expect(f"{name}.{place}", getattr(f, place))
-        for cell in f.__closure__ or ():
+        for variable, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
+            self.places[id(cell)] = variable
             try:
                 self.expect(f"{self.label(cell)}.cell_contents", cell.cell_contents)
             except ValueError:  # not filled yet: two cells are equal if both are empty
@@ -301,6 +309,7 @@ class Watch:
             return
         self.seen[id(code)] = code
         place = self.label(scope)
+        self.places[id(scope)] = "globals"
         for name in list(scope) if "globals" in code.co_names else globals_in(code):
             if name in scope:
                 self.expect(f"{place}.get({name!r})", scope[name])
@@ -340,7 +349,36 @@ class Watch:
         lines += ["  return True", " except Exception: return False"]
         scope = dict(self.bound)
         exec("\n".join(lines), scope)
+        scope["check"].changed = lambda: self.changed(checks)
         return scope["check"]
+
+    def changed(self, checks):
+        """What has changed, as text."""
+        for text in checks:
+            try:
+                same = eval(text, dict(self.bound))
+            except Exception:
+                same = False
+            if not same:
+                return self.told(SUBJECT.search(text)[0])
+        return "something"  # other elements of a large array were looked at
+
+    def told(self, place):
+        """The expression for a place in words that a reader knows."""
+        text = LABEL.sub(lambda m: self.where(self.bound[m[0]]), place)
+        text = re.sub(r"\.get\(('\w+')\)", r"[\1]", text.replace(".cell_contents", ""))
+        return re.sub(r"globals\[('?)(\w+)\1\]", r"\2", text)
+
+    def where(self, thing):
+        """Where an object was found, or what it is."""
+        thing = getattr(thing, "__self__", thing)
+        thing = thing.array if isinstance(thing, Large) else thing
+        place = self.places.pop(id(thing), None)  # once, so that a circle ends
+        if place is None:
+            return getattr(thing, "__name__", type(thing).__name__)
+        text = self.told(place)
+        self.places[id(thing)] = place
+        return text
 
 
 HOW = (
@@ -354,6 +392,7 @@ HOW = (
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
 LABEL = re.compile(r"\bo\d+\b")
+SUBJECT = re.compile(r"(vars\(o\d+\)|\bo\d+)(\.get\([^)]*\)|\[[^]]*\]|\.\w+\b(?!\())*")
 RUNNING = (CodeType, FrameType)
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
 
@@ -372,11 +411,6 @@ def is_in_c(kind):
 def has_functions(kind):
     """Whether a class or one of its bases is written in Python."""
     return any(isinstance(part, FunctionType) for k in kind.__mro__ for part in vars(k).values())
-
-
-def called(thing):
-    """What to call an object in a message."""
-    return getattr(thing, "__name__", type(thing).__name__)
 
 
 @functools.cache
@@ -400,8 +434,8 @@ def watch(things, witness, tape):
     witness : Witness
     tape : TracingTape
     """
-    given = {id(t) for t, _ in tape.arguments}
-    watcher = Watch(witness, lambda t: t.mark is tape.mark or id(t) in given)
+    given, mark = {id(t) for t, _ in tape.arguments}, tape.mark
+    watcher = Watch(witness, lambda t: t.mark is mark or id(t) in given)
     watcher.run([*things, *tape.leaves()], witness)
     if watcher.asks and watcher.names is not None:
         watcher = Watch(witness, watcher.recorded)
