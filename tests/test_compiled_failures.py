@@ -1,6 +1,7 @@
 """How a recorded program could go wrong, and that it does not: nothing is silently stale."""
 
 import _thread
+import collections
 import copy
 import cProfile
 import enum
@@ -8,6 +9,7 @@ import functools
 import gc
 import linecache
 import math
+import operator
 import pickle
 import random
 import re
@@ -17,6 +19,7 @@ import traceback
 import tracemalloc
 import types
 import weakref
+from array import array as Numbers
 from contextvars import ContextVar
 
 import numpy as np
@@ -191,6 +194,10 @@ BRANCHES = {
     "dict": lambda x: {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}[np.argmax(x[0])] * x,
     "round": lambda x: round(x[0, 0]) * x,
     "format": lambda x: float(f"{x[0, 0]:.3f}") * x,
+    "in a set": lambda x: x * (5 if np.argmax(x) in {0, 1} else 1),
+    "get": lambda x: x * {0: 1.0, 2: 5.0}.get(np.argmax(x), 7.0),
+    "distinct": lambda x: x * len(set(np.sign(x[0] - 2))),
+    "remembered": lambda x: x * remembered(np.argmax(x)),
     "keyword": lambda x: np.all(x > 0, where=x > 1) * x,
     "slice": lambda x: np.sum(x[: np.argmax(x[0]) + 1]) * x,
     "copy": lambda x: copy.copy(x) * 2,
@@ -218,6 +225,11 @@ BRANCHES |= {
         0 * x[:4], lambda z: flux.gradient(lambda a: np.sum(np.linalg.inv(a)), z)[0], ValueError
     ),
 }
+
+
+@functools.lru_cache
+def remembered(k):
+    return 2.0 if k == 21 else 1.0
 
 
 def halved(x):
@@ -249,6 +261,15 @@ def test_a_flag_of_pythons_is_a_value(same):
     for x in (X[0], Y[:4] + 0.5, X[1]):
         agree(hot(x), f(x))
         agree_all(flux.gradient(hot, x), [np.full(4, float(same(x, Y[:4] + 0.5)))])
+
+
+def test_arguments_and_parameters_as_keys():
+    W, scale = flux.Tensor(np.ones(4)), np.array(1)
+    rates = {W: 2.0}
+    hot = compiled(lambda x: np.sum(x * W) * rates[W] * len({W, W}))
+    agree(hot(X), np.sum(X) * 2, 1e-14)
+    with pytest.raises(CannotCompileError, match="hash"):
+        compiled(lambda k: k * (2 if k in {1, 2} else 3))(scale)
 
 
 def test_a_refused_function_leaves_nothing_behind():
@@ -509,6 +530,155 @@ def test_names_that_are_given_later(monkeypatch):
     follows(in_the_closure, empty, X)
 
 
+class Base:
+    """Something to inherit from."""
+
+    rate = 1.0
+
+    def scaled(self, x):
+        return x * self.rate
+
+
+class Guessing:
+    """Has a default for every attribute."""
+
+    def __getattr__(self, name):
+        return 2.0
+
+
+class Empty:
+    """A slot that is filled later."""
+
+    __slots__ = ("later",)
+
+
+def with_attributes(x):
+    return x * with_attributes.rate
+
+
+with_attributes.rate = 2.0
+
+
+def or_more(thing):
+    """Reads an attribute that is given later."""
+
+    def f(x):
+        try:
+            return x * thing.later
+        except AttributeError:
+            return x + 1
+
+    return f
+
+
+def test_attributes_that_are_given_later():
+    class Heir(Base):
+        """Has nothing of its own yet."""
+
+    class More(Base):
+        rate = 7.0
+
+    heir, guessing = Heir(), Guessing()
+    scaled = lambda x: heir.scaled(x)
+    follows(scaled, set_attribute(Heir, "rate", 9.0), X)
+    follows(scaled, set_attribute(heir, "__class__", More), X)
+    follows(scaled, set_attribute(More, "scaled", lambda self, x: x * 3), X)
+    del More.rate, More.scaled
+    follows(scaled, set_attribute(More, "__bases__", (Heir,)), X)
+    follows(lambda x: x * guessing.rate, set_attribute(guessing, "rate", 5.0), X)
+    module, plain = types.ModuleType("module_of_a_user"), lambda x: x
+    for thing in (types.SimpleNamespace(), Base(), More, module, plain, Empty()):
+        follows(or_more(thing), set_attribute(thing, "later", 5.0), X)
+
+
+def test_attributes_of_functions(monkeypatch):
+    set_rate = lambda f, value: lambda: monkeypatch.setattr(f, "rate", value, False)
+    follows(with_attributes, set_rate(with_attributes, 3.0), X)
+    follows(lambda x: x * with_attributes.rate, set_rate(with_attributes, 4.0), X)
+    follows(lambda x: with_attributes(x), set_rate(with_attributes, 5.0), X)
+    inner = compiled(lambda x: x * 2)
+    inner.rate = 2.0
+    follows(lambda x: inner(x) * inner.rate, set_rate(inner, 3.0), X)
+    follows(or_more(inner), lambda: setattr(inner, "later", 3.0), X)
+    hot = compiled(lambda x: x * hot.rate)
+    for hot.rate in (2.0, 3.0):
+        agree(hot(X), X * hot.rate)
+        entry = hot.latest
+        hot(X)
+        assert hot.latest is entry
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("remember", [functools.cache, functools.lru_cache(maxsize=8)])
+def test_a_cache_that_is_cleared(remember, used_before, monkeypatch):
+    rate = [2.0]
+    helper = remember(lambda: rate[0])
+    helper()
+    follows(
+        lambda x: x * helper(),
+        lambda: (helper.cache_clear(), rate.append(rate.pop() + 1), used_before and helper()),
+        X,
+    )
+    table = remember(lambda: {"rate": 2.0})
+    table()
+    follows(lambda x: x * table()["rate"], lambda: table().update(rate=3.0), X)
+
+
+TABLE_OF_RATES = {"rate": 2.0}
+VALUES, GET = TABLE_OF_RATES.values(), functools.partial(TABLE_OF_RATES.get, "rate")
+BY_RATE = np.frompyfunc(lambda a: a * TABLE_OF_RATES["rate"], 1, 1)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda view=types.MappingProxyType(TABLE_OF_RATES): view["rate"],
+        lambda get=TABLE_OF_RATES.get: get("rate"),
+        *(lambda: sum(VALUES), lambda: float(BY_RATE(1.0)), lambda: GET()),
+    ],
+)
+def test_what_objects_written_in_c_hold(read, monkeypatch):
+    follows(lambda x: x * read(), lambda: monkeypatch.setitem(TABLE_OF_RATES, "rate", 3.0), X)
+
+
+class Point:
+    __match_args__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+
+RATE_OF = operator.attrgetter("rate")
+
+
+def matched(point):
+    match point:
+        case Point(rate):
+            return rate
+
+
+@pytest.mark.parametrize("read", [lambda p: RATE_OF(p), matched])
+def test_attributes_whose_names_the_code_does_not_have(read):
+    point = Point(2.0)
+    follows(lambda x: x * read(point), set_attribute(point, "rate", 3.0), X)
+
+
+def test_globals_by_name():
+    scope = {}
+    exec("RATE = 2.0\ndef f(x): return x * globals()['RATE']", scope)
+    follows(scope["f"], lambda: scope.update(RATE=3.0), X)
+
+
+def test_keys_and_bytes():
+    key = Base()
+    table = {key: 1}
+    follows(lambda x: x * sum(k.rate for k in table), set_attribute(key, "rate", 3.0), X)
+    numbers = Numbers("d", [1.0, 2.0])
+    for held in (numbers, bytearray(b"ab"), memoryview(numbers)):
+        follows(lambda x, held=held: x * held[0], lambda held=held: held.__setitem__(0, 9), X)
+        held[0] = 1
+
+
 def test_small_arrays_from_outside_are_seen_whatever_is_made_of_them():
     scale, weights = np.array(2.0), np.ones(4)
     follows(lambda x: x * scale, lambda: scale.fill(3.0), X)
@@ -535,6 +705,108 @@ def test_arrays_from_outside_are_read_anew_where_they_meet_an_argument(rows):
         agree(hot(X), X @ table.T)
         entries.append(hot.latest)
     assert entries[0] is entries[1]
+
+
+Pair = collections.namedtuple("Pair", "weights other")
+
+
+@pytest.mark.parametrize("rows", [4, 4000])
+def test_what_is_computed_from_an_array_that_also_meets_an_argument(rows):
+    """Once for its rows, which read it anew, and once for a number that was frozen."""
+    x = np.arange(4.0 * rows).reshape(rows, 4)
+    base = np.ones(2 * rows)
+    table, pair = {"w": np.ones(rows)}, Pair(np.ones(rows), None)
+    layer = types.SimpleNamespace(w=np.ones(rows), views=(base[:rows], base[rows:]))
+    w, s, of = table["w"], np.array(2.0), lambda w: lambda x: np.sum(x.T * w) / np.sum(w)
+    for f, array in (
+        (of(w), w), (lambda x: np.average(x, axis=0, weights=w), w), (of(base[:rows]), base),
+        (lambda x: x * s if s > 1 else -x * s, s), (lambda x: x * w[0] if w[0] > 5 else x, w),
+        (lambda x: of(table["w"])(x), w), (lambda x: of(layer.w)(x), layer.w),
+        (lambda x: of(pair.weights)(x), pair.weights),
+        (lambda x: of(layer.views[0])(x) * np.mean(layer.views[1]), base),
+    ):  # fmt: skip
+        array.fill(2)
+        hot = follows(f, lambda a=array: a.put(0, 8.0), x)
+        array.fill(0.5)
+        agree(hot(x), f(x))
+
+
+def test_a_batch_that_is_refilled_in_its_place():
+    """What a layer makes of it, here float32, is frozen, so that it has to be seen."""
+    batch, layer = np.ones((1000, 4)), flux.Dense(4, 2)
+    loss = lambda: np.mean(layer(batch) ** 2)
+    hot, ps = compiled(loss), flux.params(layer)
+    for k in range(5):
+        batch[:] = k
+        agree(hot(), loss())
+        agree_all(flux.gradient(hot, ps).values(), flux.gradient(loss, ps).values(), 1e-6)
+    big = np.ones((1200, 1000))  # one of more than is looked at as a whole
+    follows(lambda x: x if big[0, 0] < 5 else -x, lambda: big.fill(9), X)
+    follows(lambda x: x * np.mean(big), lambda: np.copyto(big, 3), X)
+    follows(lambda x: x * np.mean(big[::2, ::2]), lambda: np.copyto(big, 4), X)
+
+
+@pytest.mark.parametrize("calls", [0, 150])
+def test_a_refill_of_a_large_array_is_seen_later_too(calls):
+    big = np.ones(5000)
+    part = np.asfortranarray(np.ones((200, 100)))[::2]
+    f = lambda x: x * (np.mean(big) + np.mean(part))
+    hot = compiled(f)
+    for _ in range(calls):
+        hot(X)
+    for array in (big, part):
+        array[...] = 2 * array
+        agree(hot(X), f(X))
+        entry = hot.latest
+    hot(X)
+    assert hot.latest is entry
+
+
+OUTSIDE = types.SimpleNamespace(
+    small=np.ones(4), big=np.ones(5000), rates=[1.0], k=1.0, table={"a": {"b": 1.0}}
+)
+CHANGING = {
+    "OUTSIDE.small": (
+        lambda x: x * OUTSIDE.small / np.sum(OUTSIDE.small),
+        lambda k: OUTSIDE.small.put(0, k),
+    ),
+    "OUTSIDE.big": (lambda x: x * np.mean(OUTSIDE.big), lambda k: OUTSIDE.big.fill(k)),
+    "OUTSIDE.rates[0]": (
+        lambda x: x * OUTSIDE.rates[0],
+        lambda k: OUTSIDE.rates.__setitem__(0, float(k)),
+    ),
+    "OUTSIDE.rates": (lambda x: x * len(OUTSIDE.rates), lambda k: OUTSIDE.rates.append(1.0)),
+    "OUTSIDE.k": (lambda x: x * OUTSIDE.k, lambda k: setattr(OUTSIDE, "k", float(k))),
+    "OUTSIDE.table['a']['b']": (
+        lambda x: x * OUTSIDE.table["a"]["b"],
+        lambda k: OUTSIDE.table["a"].update(b=float(k)),
+    ),
+    "RATE_THAT_CHANGES": (
+        lambda x: x * RATE_THAT_CHANGES,
+        lambda k: globals().update(RATE_THAT_CHANGES=float(k)),
+    ),
+    "Heavy['rate']": (lambda x: x * Heavy.rate, lambda k: setattr(Heavy, "rate", float(k))),
+}
+RATE_THAT_CHANGES = 1.0
+
+
+class Heavy:
+    """A constant in a class."""
+
+    rate = 1.0
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_outside_in_every_call_is_named(name):
+    f, change = CHANGING[name]
+    hot = compiled(f)
+    words = rf"recorded again 100 times.*, now {re.escape(name)};.*as an argument"
+    with pytest.warns(UserWarning, match=words) as caught:
+        for k in range(103):
+            change(k)
+            agree(hot(X), f(X))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert len(hot.recordings) == 1
 
 
 def test_counters_that_the_function_does_not_read_make_no_new_recording():
@@ -626,6 +898,15 @@ def test_freezing_and_other_parameters():
 
 LEGACY, OWN, OTHER = np.random.RandomState(0), np.random.default_rng(0), random.Random(0)
 HOLDER = types.SimpleNamespace(rng=np.random.default_rng(0))
+
+
+@functools.cache
+def own_generator():
+    return np.random.default_rng(0)
+
+
+own_generator()
+DRAW = functools.partial(random.random)
 DRAWS = {
     "np.random": lambda x: x * np.random.rand(4),  # noqa: NPY002
     "RandomState": lambda x: x * LEGACY.rand(4),
@@ -633,6 +914,10 @@ DRAWS = {
     "in an object": lambda x: x * HOLDER.rng.random(),
     "random": lambda x: x * random.random(),
     "own random": lambda x: x * OTHER.gauss(0, 1),
+    "partial": lambda x: x * DRAW(),
+    "remembered": lambda x: x * own_generator().random(),
+    "behind a view": lambda x, view=types.MappingProxyType({"g": OWN}): x * view["g"].random(),
+    "spawned": lambda x: x * OWN.spawn(1)[0].normal(),
     "unseeded": lambda x: x * np.random.default_rng().random(),
     "ours": lambda x: x @ flux.glorot_uniform(4, 4),
     "a new layer": lambda x: flux.Dense(4, 4)(x),
@@ -682,6 +967,78 @@ def test_side_effects_happen_once():
     for _ in range(3):
         agree(hot(X), 2 * X)
     assert seen == [(6, 4)]
+
+
+class Keeper:
+    """Keeps what it has computed, in all the places that there are."""
+
+    total, values = 0.0, []
+
+    def __init__(self):
+        self.mean = self.pair = 0.0
+
+    def in_itself(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * np.mean(x)
+
+    def by_name(self, x):
+        setattr(self, "more", x * 2)  # noqa: B010
+
+    def in_a_tuple(self, x):
+        self.pair = (x * 2, 1)
+
+    def in_the_class(self, x):
+        Keeper.total = np.sum(x)
+
+    def in_a_list(self, x):
+        self.values.append(np.sum(x))
+
+    def the_argument(self, x):
+        self.mean = x
+
+
+def note(v):
+    CONFIG.kept = v
+
+
+def note_globally(v):
+    global KEPT
+    KEPT = v
+
+
+def noter():
+    last = None
+
+    def inner(v):
+        nonlocal last
+        last = v
+
+    return lambda x: inner(x * 2)
+
+
+noted = noter()
+
+
+def in_a_default(x, seen=[]):  # noqa: B006
+    seen.append(x * 2)
+
+
+KEEPING = [
+    *(f for name, f in vars(Keeper).items() if "_" in name.strip("_")),
+    *(lambda _, x: note(x * 2), lambda _, x: note_globally(x * 2)),
+    *(lambda _, x: noted(x), lambda _, x: in_a_default(x)),
+]
+
+
+@pytest.mark.parametrize("keep", KEEPING)
+def test_a_value_that_is_kept_is_refused_wherever_it_is_kept(keep, monkeypatch):
+    monkeypatch.setattr(Keeper, "total", 0.0)
+    monkeypatch.setattr(Keeper, "values", [])
+    monkeypatch.setattr(CONFIG, "kept", 0.0, raising=False)
+    monkeypatch.setitem(globals(), "KEPT", 0.0)
+    keeper = Keeper()
+    with pytest.raises(CannotCompileError, match="a recorded value was kept in"):
+        compiled(lambda x: [keep(keeper, x), np.sum(x)][1])(X)
+    in_a_default.__defaults__[0].clear()
 
 
 # --------------------------------------------------------------------------- K7, K8: memory

@@ -92,6 +92,17 @@ def item_set(self, index, value):
     self.data[index] = value.data if type(value) is Tensor else value
 
 
+def identity(self):
+    """hash(t): by identity, although == is elementwise.
+
+    What `compiled` records stands for numbers, which would be looked up by their values.
+    """
+    tape = recording()
+    if tape is not None and tape.tracing and not hasattr(self, "trainable"):
+        tape.read(self, "hash(...), as in a set or a dict,")
+    return object.__hash__(self)
+
+
 @primitive(lambda g, y, *, dtype: g, samples=[sample((3, 4), dtype=np.float64)])
 def cast(x, *, dtype):
     """x in another floating-point type; the gradient comes back in its own."""
@@ -120,14 +131,6 @@ def rows(self):
     if self.ndim == 0:
         raise TypeError("a Tensor without axes cannot be iterated over")
     return (self[i] for i in range(len(self)))
-
-
-def identity(self):
-    """By identity, although == is elementwise; `compiled` refuses what looks up a value by it."""
-    tape = recording()
-    if tape is not None and tape.tracing and self.mark is tape.mark:
-        tape.refuse("a value as a key of a dict or set")
-    return object.__hash__(self)
 
 
 def unknown(self, name):

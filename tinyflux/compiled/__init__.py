@@ -4,8 +4,8 @@
 nodes of `nodes.py`, `simpler.py`, `passes.py`, `quicker.py`, `unchecked.py` and `blocks.py` make it
 cheaper, `memory.py` says where values stand, `calls.py` and `source.py` write the text,
 `emitted.py`, `recording.py` and `trainer.py` run it, `saving.py` writes it into a module,
-`guards.py` and `witness.py` watch what the recording relied on, and `function.py` is what a user
-holds.
+`guards.py` and `witness.py` watch what the recording relied on, `likeness.py` says whether it would
+be written down as before, and `function.py` is what a user holds.
 """
 
 
@@ -42,9 +42,11 @@ def compiled(f):
 
     * What the function prints, counts or stores happens then only, and a state that it changes
       itself (`self.calls += 1`, `next(iterator)`) stands still.
-    * An array that is not an argument is read anew where it meets an argument or a parameter.
-      What is computed from such arrays alone is computed once; up to 16 KiB they are compared
-      before each call, larger ones are not: pass them as arguments.
+    * One element of an array from outside that is larger than 16 KiB, written to after the first
+      hundred calls, may be seen some calls later only: then some 128 elements are compared in each
+      call, other ones every time. Of more than 4 MiB it is always a part. Smaller arrays are
+      compared as a whole. An array that changed makes the function run again, so that one that
+      changes in every call is better an argument.
     * `t.data` and `str(t)` of a value show what it was; use `detach(t)` to stop the gradient.
     * The clock, files and the environment.
 

@@ -33,6 +33,7 @@ from .arguments import (
     signature,
 )
 from .guards import watch
+from .likeness import likeness
 from .recording import Recording, copies
 from .trace import TracingTape, is_users, leaves, recorded_on
 from .witness import Witness, random_states, refuse_draws
@@ -43,6 +44,12 @@ CHANGING = (
     "compiled {} was recorded {} times, once for each signature, which takes far longer than a "
     "call. Give numbers that change from call to call as arrays, np.asarray(number), and pad what "
     "has another shape each time."
+)
+AGAIN = 100  # recordings that were made again for something outside of the function
+OUTSIDE = (
+    "compiled {} was recorded again {} times, because something outside of it that it may read had "
+    "changed, now {}; that takes far longer than a call. Pass it as an argument, a number as "
+    "np.asarray(number)."
 )
 
 
@@ -73,6 +80,7 @@ class Compiled:
         self.f = f
         self.recordings: OrderedDict = OrderedDict()
         self.dropped = 0  # how many of them made room for others
+        self.again = 0  # how many were made again, because something outside had changed
         self.latest = None
         self.without_dict: OrderedDict = OrderedDict()  # see `methods_of`
 
@@ -202,7 +210,9 @@ class Compiled:
         asked = tuple(wanted.by_id) if isinstance(wanted, Params) else wanted
         entry = self.recordings.get((key, asked))
         if entry is None or not entry.check():
-            entry = self.record(args, kwargs, wanted)
+            if entry is not None:
+                self.count_again(entry)
+            entry = self.record(args, kwargs, wanted, entry)
             entry.asked, entry.matches = asked, matcher(args, kwargs)
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:
@@ -215,8 +225,15 @@ class Compiled:
         self.latest = entry
         return entry, arguments
 
-    def record(self, args, kwargs, wanted):
-        """Run the function once, writing down all that it does."""
+    def count_again(self, entry):
+        """Say once that what is outside changes so often that calls take long."""
+        self.again += 1
+        if self.again == AGAIN:
+            said = OUTSIDE.format(self.__name__, AGAIN, entry.check.changed())
+            warnings.warn(said, stacklevel=4)
+
+    def record(self, args, kwargs, wanted, before=None):
+        """Run the function once, writing down all that it does; `before`, if that is the same."""
         tape = TracingTape(training=wanted is not None)
         arguments, things = tape.arguments, [self.f]
 
@@ -238,17 +255,25 @@ class Compiled:
         refuse_draws(states, witness)
         tape.refuse_read_and_written()
         inside = closure(self.f)
-        refuse_kept(inside, tape, self.__name__)
-        check, outside = watch(things, witness, tape)
+        check, outside, kept = watch(things, witness, tape)
+        refuse_kept(inside, tape, kept, self.__name__)
         if sets_errors(witness):
+            changed = check.changed
             check = functools.partial(under_the_same_errors, np.geterr(), check)
+            check.changed = changed
+        alike = likeness(tape, seed, [output, gradients, [mark for _, mark in towards]], outside)
+        if before is not None and before.alike == alike:
+            before.check = check
+            return before
         labels = {id(t): identifier(n) for n, t in named_tensors(inside)}
         labels.update({id(a): identifier(n) for n, a in named_arrays(inside)})
         if isinstance(wanted, Params):
             labels.update({id(t): identifier(n) for n, t in zip(wanted.names(), wanted)})
-        return Recording(
+        made = Recording(
             self.__name__, tape, output, gradients, towards, arguments, labels, check, outside, seed
         )
+        made.alike = alike
+        return made
 
     def run_once(self, args, kwargs, wanted, tape, witness):
         """What the function returns, what gradients are taken towards, and the gradients.
@@ -362,9 +387,10 @@ def named_arrays(*things):
                     yield name.removeprefix("."), part
 
 
-def refuse_kept(inside, tape, name):
+def refuse_kept(inside, tape, also, name):
     """Raise if a value was kept for later: it would stay as it is now."""
     kept = [path for path, t in reachable(inside) if type(t) is Tensor and t.mark is tape.mark]
+    kept += also
     if kept:
         raise CannotCompileError(
             f"compiled {name}: a recorded value was kept in {kept[0]}, where it would stay as it "

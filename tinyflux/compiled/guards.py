@@ -6,27 +6,59 @@ may be changed after it was recorded. `Watch` goes through all that the code whi
 one expression, so that it costs microseconds.
 """
 
+import array
 import builtins
 import dis
 import functools
+import gc
+import operator
 import random
+import re
 import sys
 import weakref
 from collections import deque
 from contextvars import ContextVar
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
+from ..borrowing import AT_FIRST, SAMPLES, WHOLE
 from ..primitive import Operation
 from ..tensor import Tensor
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
-OURS = {"tinyflux", "numpy", "scipy", "builtins"}
-SMALL = 16384  # bytes; arrays up to this are compared where a number may have been computed of them
+LIBRARIES = {"tinyflux", "numpy", "scipy"}
+OURS = LIBRARIES | {"builtins"}
+SMALL = 16384  # bytes; arrays up to this are compared as a whole
+MANY = 1 << 16  # elements of one of more than WHOLE bytes, in the first calls
 LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+
+
+class Large:
+    """A large array: all of it is compared in the first calls, later some elements in turn.
+
+    Of a very large one it is never more than every so many elements.
+    """
+
+    def __init__(self, array):
+        self.array, self.calls = array, 0
+        self.step = 1 if array.nbytes <= WHOLE else array.size // MANY | 1
+        self.copy = self.part(0, self.step).copy()
+
+    def part(self, begin, step):
+        """Every so many elements, in the order of the memory if there is one."""
+        a = self.array
+        return (a.ravel("K") if a.flags.forc else a.flat)[begin::step]
+
+    def unchanged(self):
+        """Whether what is looked at in this call is as it was."""
+        step = 1 if self.calls < AT_FIRST else self.copy.size // SAMPLES | 1
+        begin = self.calls % step
+        self.calls += 1
+        now = self.part(begin * self.step, step * self.step)
+        return now.tobytes() == self.copy[begin::step].tobytes()
 
 
 class Watch:
@@ -36,16 +68,18 @@ class Watch:
     ----------
     witness : Witness or None
         What ran; None stands for everything.
-    used : set of int
-        The ids of arrays that are read anew in every run.
+    recorded : callable, optional
+        Whether a Tensor is a value of the recording. `kept` says where such were found.
     """
 
-    def __init__(self, witness, used=frozenset()):
+    def __init__(self, witness, recorded=lambda t: False):
         everything = witness is None or witness.blind
         self.ran = None if everything else set(witness.codes)
         self.names = None if everything else witness.names()
-        self.used = used
+        self.recorded, self.kept = recorded, []
+        self.asks = False  # whether something was met that looks up names the code does not have
         self.checks, self.bound, self.labels = [], {}, {}
+        self.places = {}  # id of an object -> where it was found, for messages
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
 
     def run(self, things, witness=None):
@@ -75,6 +109,9 @@ class Watch:
                 same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
             self.checks.append(f"({place} is {name} or {same})")
         else:
+            self.places.setdefault(id(value), place)
+            if isinstance(value, Tensor) and self.recorded(value):
+                self.kept.append(self.told(place))
             self.checks.append(f"{place} is {self.label(value)}")
             self.todo.append(value)
 
@@ -99,6 +136,10 @@ class Watch:
         self.seen[id(thing)] = thing  # kept, so that its id stays its own
         if hasattr(type(thing), "lend"):  # compiled itself: what counts is its function
             self.todo.append(thing.f)
+            own, name = vars(type(thing)(thing.f)), self.label(thing)
+            self.checks.append(f"len(vars({name})) == {len(vars(thing))}")
+            for key in sorted(n for n in vars(thing).keys() - own if self.mentions(n)):
+                self.expect(f"vars({name}).get({key!r})", vars(thing)[key])
             return
         method = next((m for kinds, m in HOW if isinstance(thing, kinds)), Watch.instance)
         method(self, thing)
@@ -109,16 +150,22 @@ class Watch:
 
     def tensor(self, t):
         """A parameter may be changed in place, but not be put in another array."""
+        if self.recorded(t):
+            self.kept.append("a tuple or a set")  # others were told before
         name = self.label(t)
         self.checks.append(f"{name}.data is {self.label(t.data)}")
         if self.mentions("trainable") and hasattr(t, "trainable"):
             self.expect(f"{name}.trainable", t.trainable)
 
     def array(self, a):
-        """An array is read anew in every run, unless something was computed from it before."""
+        """The rows read it anew, but what else was computed from it nobody can see."""
         self.arrays.append(a)
-        if a.nbytes <= SMALL and id(a) not in self.used:
+        if a.nbytes <= SMALL:
             self.checks.append(f"{self.label(a)}.tobytes() == {self.label(a.tobytes())}")
+        else:
+            self.checks.append(f"{self.label(Large(a).unchanged)}()")
+        if a.dtype.hasobject:
+            self.todo.extend(a.flat)
 
     def generator(self, g):
         self.generators.append(g)
@@ -151,6 +198,7 @@ class Watch:
         """A dict: its keys in their order, and what they stand for."""
         name = self.label(thing)
         self.checks.append(f"[*{name}] == {self.label([*thing])}")
+        self.todo.extend(thing)
         self.expect_parts(thing, name, thing.items())
 
     def reference(self, r):
@@ -158,6 +206,21 @@ class Watch:
 
     def variable(self, v):
         self.expect(f"{self.label(v)}.get({self.label(MISSING)})", v.get(MISSING))
+
+    def octets(self, thing):
+        """What holds bytes, and can be changed."""
+        self.checks.append(f"bytes({self.label(thing)}) == {self.label(bytes(thing))}")
+
+    def cached(self, f):
+        """What a function remembers, until its cache is cleared: then it counts from 0 again."""
+        now, counts = self.label(f), f.cache_info()[:2]
+        same = f"all(map({self.label(operator.ge)}, {now}.cache_info()[:2], {self.label(counts)}))"
+        self.checks.append(same)
+        links = "_lru_list_elem"  # stand in the dict of a cache of limited size
+        for part in gc.get_referents(f):
+            first = next(iter(part.values()), None) if isinstance(part, dict) else None
+            its_own = f.cache_info().maxsize is None or type(first).__name__ == links
+            self.todo += part.values() if its_own and isinstance(part, dict) else [part]
 
     def module(self, module):
         """The attributes of a module of the user's that the code names."""
@@ -168,29 +231,40 @@ class Watch:
         """A class of the user's: its attributes, and those of its methods that ran."""
         if not self.is_users(kind.__module__):
             return
+        scope = self.label(vars(kind))
+        self.places[id(self.bound[scope])] = kind.__name__
         for name, part in vars(kind).items():
             part = getattr(part, "__func__", getattr(part, "fget", getattr(part, "func", part)))
             if isinstance(part, FunctionType) and not self.has_run(part):
                 continue
             if not name.startswith("__") or isinstance(part, FunctionType):
                 if isinstance(part, FunctionType) or self.mentions(name):
-                    shown = f"{self.label(vars(kind))}.get({name!r})"
-                    self.expect(shown, vars(kind)[name])
+                    self.expect(f"{scope}.get({name!r})", vars(kind)[name])
                     self.todo.append(part)
         self.todo.extend(kind.__bases__)
+        self.checks.append(f"len({scope}) == {len(vars(kind))}")
+        self.checks.append(f"{self.label(kind)}.__mro__ is {self.label(kind.__mro__)}")
 
     def instance(self, thing):
         """Any other object: its attributes and its class."""
         self.todo.append(type(thing))
         scope = getattr(thing, "__dict__", None)
+        if self.is_users(type(thing).__module__):
+            self.checks.append(f"type({self.label(thing)}) is {self.label(type(thing))}")
         if scope is not None:
             self.attributes(scope, self.label(thing), type(thing))
             self.todo.append(scope.get("__wrapped__"))
         for kind in type(thing).__mro__:
             slots = vars(kind).get("__slots__", ())
             for slot in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(thing, slot) and slot != "__weakref__" and self.mentions(slot):
-                    self.expect(f"{self.label(thing)}.{slot}", getattr(thing, slot))
+                if slot not in ("__dict__", "__weakref__") and self.mentions(slot):
+                    shown = f"getattr({self.label(thing)}, {slot!r}, {self.label(MISSING)})"
+                    self.expect(shown, getattr(thing, slot, MISSING))
+        if isinstance(thing, (operator.attrgetter, operator.methodcaller)):
+            self.asks = True
+        if is_in_c(type(thing)):  # a view of a dict, a method of a generator, ...
+            inside = gc.get_referents(thing)
+            self.todo += [p for p in inside if p is not scope and not isinstance(p, RUNNING)]
 
     def attributes(self, scope, owner, kind=None):
         """The attributes in a `__dict__` that the code names; that none hides one of the class."""
@@ -200,9 +274,9 @@ class Watch:
             direct = kind is not None and str(name).isidentifier() and not hasattr(kind, name)
             shown = f"{owner}.{name}" if direct else f"{place}.get({name!r})"
             self.expect(shown, scope[name])
-        if self.names is None:
-            self.checks.append(f"len({place}) == {len(scope)}")
-        elif kind is not None:
+        if self.names is None or kind is None or root(kind.__module__) not in LIBRARIES:
+            self.checks.append(f"len({place}) == {len(scope)}")  # none was added
+        if self.names is not None and kind is not None:
             users = [k for k in kind.__mro__ if self.is_users(k.__module__)]
             for name in sorted(self.names.intersection(n for k in users for n in vars(k))):
                 if name not in scope and not name.startswith("__"):
@@ -212,13 +286,17 @@ class Watch:
         """Watch what a function takes from outside."""
         if hasattr(f, "__wrapped__"):
             self.todo.append(f.__wrapped__)
-        if not self.is_users(f.__module__) or not self.has_run(f):
+        if not self.is_users(f.__module__):
             return
         name = self.label(f)
+        self.attributes(vars(f), name, FunctionType)
+        if not self.has_run(f):
+            return
         self.checks.append(f"{name}.__code__ is {self.label(f.__code__)}")
         for place in ("__defaults__", "__kwdefaults__"):
             self.expect(f"{name}.{place}", getattr(f, place))
-        for cell in f.__closure__ or ():
+        for variable, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
+            self.places[id(cell)] = variable
             try:
                 self.expect(f"{self.label(cell)}.cell_contents", cell.cell_contents)
             except ValueError:  # not filled yet: two cells are equal if both are empty
@@ -231,7 +309,8 @@ class Watch:
             return
         self.seen[id(code)] = code
         place = self.label(scope)
-        for name in globals_in(code):
+        self.places[id(scope)] = "globals"
+        for name in list(scope) if "globals" in code.co_names else globals_in(code):
             if name in scope:
                 self.expect(f"{place}.get({name!r})", scope[name])
                 continue
@@ -250,11 +329,11 @@ class Watch:
 
         Where it is not known what ran, all would be gone through: other packages do not count.
         """
-        root = (name or "").split(".")[0]
+        package = root(name)
         if self.ran is None:
-            file = getattr(sys.modules.get(root), "__file__", None) or ""
-            return root not in OURS | STANDARD and "-packages" not in file
-        return root not in OURS | STANDARD
+            file = getattr(sys.modules.get(package), "__file__", None) or ""
+            return package not in OURS | STANDARD and "-packages" not in file
+        return package not in OURS | STANDARD
 
     def mentions(self, name):
         """Whether the code that ran has this name in it."""
@@ -270,7 +349,36 @@ class Watch:
         lines += ["  return True", " except Exception: return False"]
         scope = dict(self.bound)
         exec("\n".join(lines), scope)
+        scope["check"].changed = lambda: self.changed(checks)
         return scope["check"]
+
+    def changed(self, checks):
+        """What has changed, as text."""
+        for text in checks:
+            try:
+                same = eval(text, dict(self.bound))
+            except Exception:
+                same = False
+            if not same:
+                return self.told(SUBJECT.search(text)[0])
+        return "something"  # other elements of a large array were looked at
+
+    def told(self, place):
+        """The expression for a place in words that a reader knows."""
+        text = LABEL.sub(lambda m: self.where(self.bound[m[0]]), place)
+        text = re.sub(r"\.get\(('\w+')\)", r"[\1]", text.replace(".cell_contents", ""))
+        return re.sub(r"globals\[('?)(\w+)\1\]", r"\2", text)
+
+    def where(self, thing):
+        """Where an object was found, or what it is."""
+        thing = getattr(thing, "__self__", thing)
+        thing = thing.array if isinstance(thing, Large) else thing
+        place = self.places.pop(id(thing), None)  # once, so that a circle ends
+        if place is None:
+            return getattr(thing, "__name__", type(thing).__name__)
+        text = self.told(place)
+        self.places[id(thing)] = place
+        return text
 
 
 HOW = (
@@ -279,22 +387,45 @@ HOW = (
     (functools.partial, Watch.partial), ((list, deque), Watch.sequence), (tuple, Watch.group),
     ((set, frozenset), Watch.a_set), (dict, Watch.mapping), (ModuleType, Watch.module),
     (type, Watch.kind), (weakref.ref, Watch.reference), (ContextVar, Watch.variable),
+    ((array.array, bytearray, memoryview), Watch.octets),
+    (functools._lru_cache_wrapper, Watch.cached),
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
+LABEL = re.compile(r"\bo\d+\b")
+SUBJECT = re.compile(r"(vars\(o\d+\)|\bo\d+)(\.get\([^)]*\)|\[[^]]*\]|\.\w+\b(?!\())*")
+RUNNING = (CodeType, FrameType)
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
+
+
+def root(name):
+    """The package of a module."""
+    return (name or "").split(".")[0]
+
+
+def is_in_c(kind):
+    """Whether a class of Python's or NumPy's is written in C: what it holds has no name."""
+    return root(kind.__module__) in OURS | STANDARD and not has_functions(kind)
+
+
+@functools.lru_cache
+def has_functions(kind):
+    """Whether a class or one of its bases is written in Python."""
+    return any(isinstance(part, FunctionType) for k in kind.__mro__ for part in vars(k).values())
 
 
 @functools.cache
 def globals_in(code):
-    """The globals and modules that a function and those inside it look up by name."""
-    kinds = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
+    """The globals and modules that a function and those inside it name."""
+    kinds = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
     names = [i.argval for i in dis.get_instructions(code) if i.opname in kinds]
     inner = [const for const in code.co_consts if isinstance(const, CodeType)]
     return list(dict.fromkeys([*names, *(name for c in inner for name in globals_in(c))]))
 
 
 def watch(things, witness, tape):
-    """(check, arrays in reach): whether all that the recording relied on is as it is now.
+    """(check, arrays in reach, kept): whether all that it relied on is as it is now.
+
+    And in which places a value of the recording was kept for later.
 
     Parameters
     ----------
@@ -303,6 +434,11 @@ def watch(things, witness, tape):
     witness : Witness
     tape : TracingTape
     """
-    watcher = Watch(witness, {id(a) for a in tape.arrays()})
+    given, mark = {id(t) for t, _ in tape.arguments}, tape.mark
+    watcher = Watch(witness, lambda t: t.mark is mark or id(t) in given)
     watcher.run([*things, *tape.leaves()], witness)
-    return watcher.check(), watcher.arrays
+    if watcher.asks and watcher.names is not None:
+        watcher = Watch(witness, watcher.recorded)
+        watcher.names = None
+        watcher.run([*things, *tape.leaves()], witness)
+    return watcher.check(), watcher.arrays, watcher.kept

@@ -56,7 +56,7 @@ class Recording(Emitted):
         self.idle = []  # bound copies that no thread is running
         self.draws = [node.params["rng"] for node in program.nodes if is_draw(node)]
         self.moves = any(v is not None for v in program.results[1:])  # whether a gradient flows
-        self.asked, self.matches = None, None
+        self.asked, self.matches, self.alike = None, None, None
         consts = [v.const for node in program.nodes for v in node.operands]
         arrays = {id(a): a for a in consts if isinstance(a, np.ndarray) and a.flags.writeable}
         self.reads = [*arrays.values()]  # arrays of others, other than the arguments

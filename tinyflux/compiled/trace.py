@@ -108,13 +108,6 @@ class TracingTape(Tape):
         found = {id(t): t for row in self.rows for t in row[1] if type(t) is Tensor}
         return [t for key, t in found.items() if key not in made]
 
-    def arrays(self):
-        """The arrays that the rows read as they are, and those that they look into."""
-        given = [a for row in self.rows for part in (row[1], row[3]) for a in leaves(part)]
-        given += [t.data for t in self.constants.values()]
-        found = [a for a in given if isinstance(a, np.ndarray)]
-        return found + [a.base for a in found if isinstance(a.base, np.ndarray)]
-
     def plain_call(self, function, args, kwargs):
         """Record a function without gradient."""
         if function in BY_SHAPE:

@@ -1,5 +1,6 @@
 """Who runs while a function is recorded, and whether it draws random numbers of its own."""
 
+import dis
 import gc
 import os
 import pickle
@@ -16,7 +17,7 @@ from .trace import HERE, NUMPY
 STDLIB = os.path.dirname(os.__file__)
 # With one of these names in the code, any attribute may be meant.
 DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "__getattribute__"}
-DYNAMIC |= {"attrgetter", "asdict", "astuple"}
+DYNAMIC |= {"attrgetter", "asdict", "astuple", "setattr", "__setattr__"}
 
 
 class Witness:
@@ -64,9 +65,15 @@ class Witness:
             theirs = code.co_filename.startswith((HERE, NUMPY)) or (
                 code.co_filename.startswith(STDLIB) and "site-packages" not in code.co_filename
             )
-            if code is parts.__code__ or not (theirs or DYNAMIC.isdisjoint(code.co_names)):
+            if code is parts.__code__ or not (theirs or names_all(code)):
                 return None
         return found
+
+
+def names_all(code):
+    """Whether a piece of code has the names of all attributes that it looks up."""
+    asks = any(i.opname == "MATCH_CLASS" for i in dis.get_instructions(code))
+    return not asks and DYNAMIC.isdisjoint(code.co_names)
 
 
 def random_states(*things):
@@ -81,8 +88,11 @@ def state_of(g):
     """Where a random generator stands, as bytes."""
     if isinstance(g, random.Random):
         return pickle.dumps(g.getstate())
-    legacy = isinstance(g, np.random.RandomState)
-    return pickle.dumps(g.get_state(False) if legacy else getattr(g, "bit_generator", g).state)
+    if isinstance(g, np.random.RandomState):
+        return pickle.dumps(g.get_state(False))
+    bits = getattr(g, "bit_generator", g)
+    spawned = getattr(bits.seed_seq, "n_children_spawned", 0)
+    return pickle.dumps((bits.state, spawned))
 
 
 def refuse_draws(before, witness):
