@@ -737,6 +737,10 @@ CHANGING = {
         lambda x: x * OUTSIDE.table["a"]["b"],
         lambda k: OUTSIDE.table["a"].update(b=float(k)),
     ),
+    "Guessing.rate": (
+        lambda x, thing=Guessing(): x * thing.rate,  # noqa: B008
+        lambda k: setattr(CHANGING["Guessing.rate"][0].__defaults__[0], "rate", float(k)),
+    ),
     "RATE_THAT_CHANGES": (
         lambda x: x * RATE_THAT_CHANGES,
         lambda k: globals().update(RATE_THAT_CHANGES=float(k)),
