@@ -731,6 +731,16 @@ def test_what_is_computed_from_an_array_that_also_meets_an_argument(rows):
         agree(hot(x), f(x))
 
 
+def test_an_index_from_outside_is_read_anew_on_the_way_back():
+    """Where ones are put among zeros, whatever the values are."""
+    mask, order = np.array([True, False, True, True]), np.array([0, 2, 2])
+    for f in (lambda x: np.sum(x[:, mask]), lambda x: np.sum(x[:, order[1:]])):
+        hot = compiled(f)
+        for _ in range(3):
+            agree_all(flux.gradient(hot, X), flux.gradient(f, X))
+            mask[:], order[:] = np.roll(mask, 1), (order + 1) % 4
+
+
 def test_a_batch_that_is_refilled_in_its_place():
     """What a layer makes of it, here float32, is frozen, so that it has to be seen."""
     batch, layer = np.ones((1000, 4)), flux.Dense(4, 2)
@@ -780,6 +790,10 @@ CHANGING = {
     "OUTSIDE.table['a']['b']": (
         lambda x: x * OUTSIDE.table["a"]["b"],
         lambda k: OUTSIDE.table["a"].update(b=float(k)),
+    ),
+    "Guessing.rate": (
+        lambda x, thing=Guessing(): x * thing.rate,  # noqa: B008
+        lambda k: setattr(CHANGING["Guessing.rate"][0].__defaults__[0], "rate", float(k)),
     ),
     "RATE_THAT_CHANGES": (
         lambda x: x * RATE_THAT_CHANGES,

@@ -67,7 +67,7 @@ class Watch:
     Parameters
     ----------
     witness : Witness or None
-        What ran; None stands for everything.
+        What ran; None stands for everything, to be searched for generators.
     recorded : callable, optional
         Whether a Tensor is a value of the recording. `kept` says where such were found.
     """
@@ -77,6 +77,7 @@ class Watch:
         self.ran = None if everything else set(witness.codes)
         self.names = None if everything else witness.names()
         self.recorded, self.kept = recorded, []
+        self.searches = witness is None  # for generators only
         self.asks = False  # whether something was met that looks up names the code does not have
         self.checks, self.bound, self.labels = [], {}, {}
         self.places = {}  # id of an object -> where it was found, for messages
@@ -162,7 +163,7 @@ class Watch:
         self.arrays.append(a)
         if a.nbytes <= SMALL:
             self.checks.append(f"{self.label(a)}.tobytes() == {self.label(a.tobytes())}")
-        else:
+        elif not self.searches:
             self.checks.append(f"{self.label(Large(a).unchanged)}()")
         if a.dtype.hasobject:
             self.todo.extend(a.flat)
@@ -371,11 +372,12 @@ class Watch:
 
     def where(self, thing):
         """Where an object was found, or what it is."""
-        thing = getattr(thing, "__self__", thing)
-        thing = thing.array if isinstance(thing, Large) else thing
+        if isinstance(thing, MethodType) and isinstance(thing.__self__, Large):
+            thing = thing.__self__.array
         place = self.places.pop(id(thing), None)  # once, so that a circle ends
         if place is None:
-            return getattr(thing, "__name__", type(thing).__name__)
+            named = isinstance(thing, (type, FunctionType, ModuleType))
+            return thing.__name__ if named else type(thing).__name__
         text = self.told(place)
         self.places[id(thing)] = place
         return text

@@ -12,6 +12,7 @@ from ..primitive import OPERATIONS
 from .nodes import function_of, is_elementwise, is_event, is_number, replace_values
 from .program import Value
 from .quicker import float_masks, max_by_columns, one_term, sum_by_product
+from .trace import leaves
 
 
 def prune(program):
@@ -78,6 +79,8 @@ def fold(program):
     for node in program.nodes:
         node.operands = [new.get(v, v) for v in node.operands]
         constant = all(v.const is not None and program.is_fixed(v.const) for v in node.operands)
+        given = [a for a in leaves(node.params) if isinstance(a, np.ndarray)]  # an index, say
+        constant = constant and not any(map(program.is_theirs, given))
         if constant and node.operands and not is_event(node):
             with np.errstate(all="ignore"):
                 result = node.operation.kernel(*[v.const for v in node.operands], **node.params)

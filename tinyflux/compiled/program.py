@@ -114,8 +114,11 @@ class Program:
         """Whether a constant is a number, which cannot be changed by anyone."""
         if not isinstance(const, np.ndarray):
             return isinstance(const, (int, float, np.generic))
-        theirs = id(const) in self.outside or id(const.base) in self.outside
-        return not any(const.strides) and not theirs
+        return not any(const.strides) and not self.is_theirs(const)
+
+    def is_theirs(self, array):
+        """Whether others hold an array, or what it is a view of, and may change it."""
+        return id(array) in self.outside or id(array.base) in self.outside
 
     def value(self, t):
         """The Value of an operand."""
