@@ -207,6 +207,24 @@ def test_a_parameter_does_not_change_the_type(number):
         assert y.dtype == g.dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    "f, parameter", [("leakyrelu", "a"), ("elu", "alpha"), ("celu", "alpha"), ("softshrink", "lam")]
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_parameter_can_be_learned(f, parameter, wrap):
+    """By position or by name, beside an input that is differentiated as well."""
+    f, x = getattr(flux, f), np.array([-2.0, -0.75, 0.25, 3.0])
+    for call in (lambda x, a: f(x, a), lambda x, a: f(x, **{parameter: a})):
+        for loss in (
+            lambda x, a: np.sum(call(x, a) ** 2),  # noqa: B023
+            lambda x, a: np.sum(call(x * a, a)),  # noqa: B023
+            lambda x, a: np.sum(call(np.array([-1.0, 2.0]), a)) * x[0],  # noqa: B023
+        ):
+            assert flux.gradcheck(wrap(loss), x, 0.4)
+    (g,) = flux.gradient(lambda a: flux.trelu(2.0, theta=a), 0.4)
+    assert g is None
+
+
 def test_parameters_that_are_refused():
     x = np.array([-2.0, 3.0])
     for wrong in (0, -1.0, np.nan):
@@ -217,6 +235,8 @@ def test_parameters_that_are_refused():
             flux.softshrink(x, lam=wrong)
     for f, name in [(flux.celu, "alpha"), (flux.softshrink, "lam"), (flux.trelu, "theta")]:
         for wrong in ("a", None, [1.0, 2.0], 1j):
+            with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
+                f(x, wrong)
             with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
                 f(x, **{name: wrong})
 

@@ -9,7 +9,7 @@ import numpy as np
 from .checks import brief, numeric, to_float
 from .ops.elementwise import clamp
 from .ops.nn import logsoftmax, logsumexp, softmax
-from .primitive import primitive
+from .primitive import Operation, entered, primitive, sample
 from .tensor import Tensor
 
 __all__ = [
@@ -38,6 +38,30 @@ def reals(x, name):
     """x as an array of real numbers, of their own type."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
     return x if x.dtype.kind == "f" else numeric(x, name)
+
+
+class Parametric(Operation):
+    """An activation with a parameter, by position or by name: an operand too, it may be learned."""
+
+    def __call__(self, x, *args, **params):
+        parameter = self.kernel.__code__.co_varnames[1]
+        if not args and parameter in params:
+            args = (params.pop(parameter),)
+        if len(args) == 1:
+            args = (slope_of(args[0], f"{self.name}: {parameter}"),)
+        return super().__call__(x, *args, **params)
+
+
+def parametric(*rules, by):
+    """As `primitive`, for a kernel (x, parameter); `by(f, x, a)` is a sample of a call."""
+    shapes = ((3, 4), ()), ((), ()), ((0, 2), ())
+    samples = [sample((2, 3)), *(sample(*s, by=by) for s in shapes)]
+
+    def declare(kernel):
+        operation = Parametric(kernel.__name__, kernel, rules, doc=kernel.__doc__, samples=samples)
+        return entered(operation, kernel)
+
+    return declare
 
 
 def slope_of(a, name):
@@ -102,7 +126,11 @@ def relu(x, out=None):
     return np.maximum(reals(x, "relu"), 0, out=out)
 
 
-@primitive(lambda g, y, x, a=0.01: g * slopes(x, np.greater(x, 0), 1.0, a))
+@parametric(
+    lambda g, y, x, a=0.01: g * slopes(x, np.greater(x, 0), 1.0, a),
+    lambda g, y, x, a: g * np.minimum(x, 0),
+    by=lambda f, x, a: f(x, a),
+)
 def leakyrelu(x, a=0.01):
     """x where x > 0, a x elsewhere; slope a at 0.
 
@@ -112,7 +140,7 @@ def leakyrelu(x, a=0.01):
     >>> flux.leakyrelu(np.array([-1.0, 2.0]), a=0.1)
     array([-0.1,  2. ])
     """
-    x, a = floats(x, "leakyrelu"), slope_of(a, "leakyrelu: a")
+    x = floats(x, "leakyrelu")
     return x * slopes(x, np.greater(x, 0), 1.0, a)
 
 
@@ -121,7 +149,11 @@ def slopes(x, condition, yes, no):
     return np.where(condition, yes, no).astype(np.result_type(x), copy=False)
 
 
-@primitive(lambda g, y, x, alpha=1.0: g * np.where(np.less(x, 0), y + alpha, 1))
+@parametric(
+    lambda g, y, x, alpha=1.0: g * np.where(np.less(x, 0), y + alpha, 1),
+    lambda g, y, x, alpha: g * np.expm1(np.minimum(x, 0)),
+    by=lambda f, x, alpha: f(x, alpha=alpha),
+)
 def elu(x, alpha=1.0):
     """x where x >= 0, alpha (exp(x) - 1) elsewhere; slope 1 at 0.
 
@@ -134,11 +166,21 @@ def elu(x, alpha=1.0):
     >>> flux.elu(np.array([-1000.0, 2.0]))
     array([-1.,  2.])
     """
-    x, alpha = floats(x, "elu"), slope_of(alpha, "elu: alpha")
-    return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
+    x = floats(x, "elu")
+    return slopes(x, x >= 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
-@primitive(lambda g, y, x, alpha=1.0: g * np.where(np.less(x, 0), y / alpha + 1, 1))
+def celu_width(g, y, x, alpha):
+    """exp(z) - 1 - z exp(z) with z = x / alpha, on the left; so far out z exp(z) is 0."""
+    z = np.maximum(np.minimum(x, 0) / alpha, -1000)
+    return g * (np.expm1(z) - z * np.exp(z))
+
+
+@parametric(
+    lambda g, y, x, alpha=1.0: g * np.where(np.less(x, 0), y / alpha + 1, 1),
+    celu_width,
+    by=lambda f, x, alpha: f(x, alpha=0.5 + np.square(alpha)),
+)
 def celu(x, alpha=1.0):
     """x where x >= 0, alpha (exp(x / alpha) - 1) elsewhere; slope 1 at 0. `alpha` is positive.
 
@@ -150,7 +192,7 @@ def celu(x, alpha=1.0):
     >>> flux.celu(np.array([-1000.0, 2.0]), alpha=0.5)
     array([-0.5,  2. ])
     """
-    x, alpha = floats(x, "celu"), slope_of(alpha, "celu: alpha")
+    x = floats(x, "celu")
     if not np.greater(alpha, 0):
         raise ValueError(f"celu: alpha must be positive, got {brief(alpha)}")
     with np.errstate(over="ignore"):  # a quotient of minus infinity is far out as well
@@ -438,7 +480,11 @@ def hardswish(x):
     return np.maximum(x, -3) * np.clip((x + 3) / 6, 0, 1)  # minus infinity times 0 would be nan
 
 
-@primitive(lambda g, y, x, lam=0.5: g * np.greater(np.abs(x), lam))
+@parametric(
+    lambda g, y, x, lam=0.5: g * np.greater(np.abs(x), lam),
+    lambda g, y, x, lam: -g * np.sign(x) * np.greater(np.abs(x), lam),
+    by=lambda f, x, lam: f(x, lam=np.square(lam) / 4),
+)
 def softshrink(x, lam=0.5):
     """x - lam where x > lam, x + lam where x < -lam, 0 between; slope 0 at both bounds.
 
@@ -450,13 +496,17 @@ def softshrink(x, lam=0.5):
     >>> flux.softshrink(np.array([-2.0, 0.25, 2.0]))
     array([-1.5,  0. ,  1.5])
     """
-    x, lam = floats(x, "softshrink"), slope_of(lam, "softshrink: lam")
+    x = floats(x, "softshrink")
     if not np.greater_equal(lam, 0):
         raise ValueError(f"softshrink: lam must not be negative, got {brief(lam)}")
     return slopes(x, np.abs(x) <= lam, 0, x - np.sign(x) * lam)
 
 
-@primitive(lambda g, y, x, theta=1.0: g * np.greater(x, theta))
+@parametric(
+    lambda g, y, x, theta=1.0: g * np.greater(x, theta),
+    None,
+    by=lambda f, x, theta: f(x, theta=theta),
+)
 def trelu(x, theta=1.0):
     """x where x > theta, 0 elsewhere (a step, unless theta is 0); slope 0 at theta.
 
@@ -469,5 +519,5 @@ def trelu(x, theta=1.0):
     >>> flux.trelu(np.array([0.5, 1.0, 2.0]))
     array([0., 0., 2.])
     """
-    x, theta = floats(x, "trelu"), slope_of(theta, "trelu: theta")
+    x = floats(x, "trelu")
     return slopes(x, x <= theta, 0, x)
