@@ -174,9 +174,12 @@ CALLS = {
     # activations
     **{name: lambda s, x=own("x"), _f=getattr(flux, name): _f(x) for name in (
         "identity sigmoid tanh relu gelu selu swish softplus mish hardsigmoid hardtanh relu6 "
-        "logsigmoid").split()},
+        "logsigmoid hardswish lisht logcosh softsign tanhshrink").split()},
     "leakyrelu": lambda s, x=own("x"), a=0.1: flux.leakyrelu(x, a=a),
     "elu": lambda s, x=own("x"), alpha=0.1: flux.elu(x, alpha=alpha),
+    "celu": lambda s, x=own("x"), alpha=0.1: flux.celu(x, alpha=alpha),
+    "softshrink": lambda s, x=own("x"), lam=0.1: flux.softshrink(x, lam=lam),
+    "trelu": lambda s, x=own("x"), theta=0.1: flux.trelu(x, theta=theta),
     "softmax": lambda s, x=own("x"), axis=-1: flux.softmax(x, axis=axis),
     "logsoftmax": lambda s, x=own("x"), axis=-1: flux.logsoftmax(x, axis=axis),
     "logsumexp": lambda s, x=own("x"), axis=-1, keepdims=False:
@@ -196,13 +199,23 @@ CALLS = {
     # losses
     **{name: lambda s, yhat=own("rows"), y=own("y"), agg=np.mean, _f=getattr(losses, name):
        _f(yhat, y, agg=agg) for name in ("mae", "mse",
-           "logitcrossentropy", "logitbinarycrossentropy")},
+           "logitcrossentropy", "logitbinarycrossentropy", "poisson_loss", "hinge_loss",
+           "squared_hinge_loss")},
     **{name: lambda s, yhat=own("rows"), y=own("y"), agg=np.mean, eps=1e-6, _f=getattr(losses,
         name):
        _f(yhat, y, agg=agg, eps=eps)
        for name in ("msle", "crossentropy", "kldivergence", "binarycrossentropy")},
     "huber_loss": lambda s, yhat=own("rows"), y=own("y"), agg=np.mean, delta=0.5:
         losses.huber_loss(yhat, y, agg=agg, delta=delta),
+    **{name: lambda s, yhat=own("rows"), y=own("y"), gamma=1.5, agg=np.mean, eps=1e-6,
+       _f=getattr(losses, name): _f(yhat, y, gamma=gamma, agg=agg, eps=eps)
+       for name in ("focal_loss", "binary_focal_loss")},
+    "siamese_contrastive_loss": lambda s, yhat=own("rows"), y=own("y"), margin=0.5, agg=np.mean:
+        losses.siamese_contrastive_loss(yhat, y, margin=margin, agg=agg),
+    "dice_coeff_loss": lambda s, yhat=own("rows"), y=own("y"), smooth=0.5:
+        losses.dice_coeff_loss(yhat, y, smooth=smooth),
+    "tversky_loss": lambda s, yhat=own("rows"), y=own("y"), beta=0.5:
+        losses.tversky_loss(yhat, y, beta=beta),
     "crossentropy labels": lambda s, yhat=own("rows"), y=own("labels"):
         losses.crossentropy(yhat, y),
     "label_smoothing": lambda s, y=own("rows"), alpha=0.1, axis=-1:

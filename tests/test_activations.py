@@ -49,6 +49,14 @@ FORMULAS = {
     "hardsigmoid": lambda x: np.clip((x + 3) / 6, 0, 1),
     "hardtanh": lambda x: np.clip(x, -1, 1),
     "relu6": lambda x: np.clip(x, 0, 6),
+    "celu": long_elu,
+    "logcosh": lambda x: np.abs(x) + np.log1p(np.exp(-2 * np.abs(x))) - np.log(LONG(2)),
+    "softsign": lambda x: np.where(np.isinf(x), np.sign(x), x / (1 + np.abs(x))),
+    "lisht": lambda x: x * np.tanh(x),
+    "tanhshrink": lambda x: x - np.tanh(x),
+    "hardswish": lambda x: np.where(x <= -3, 0, np.where(x >= 3, x, x * (x + 3) / 6)),
+    "softshrink": lambda x: np.where(x > 0.5, x - 0.5, np.where(x < -0.5, x + 0.5, 0)),
+    "trelu": lambda x: np.where(x > 1, x, 0),
 }
 SLOPES = {
     "identity": lambda x: np.ones_like(x),
@@ -64,6 +72,14 @@ SLOPES = {
     "hardsigmoid": lambda x: np.where(np.abs(x) < 3, LONG(1) / 6, 0),
     "hardtanh": lambda x: np.where(np.abs(x) < 1, 1, 0),
     "relu6": lambda x: np.where((x > 0) & (x < 6), 1, 0),
+    "celu": lambda x: np.where(x >= 0, 1, np.exp(np.minimum(x, 0))),
+    "logcosh": np.tanh,
+    "softsign": lambda x: 1 / (1 + np.abs(x)) ** 2,
+    "lisht": lambda x: np.tanh(x) + x / np.cosh(x) ** 2,
+    "tanhshrink": lambda x: np.tanh(x) ** 2,
+    "hardswish": lambda x: np.where(x < -3, 0, np.where(x > 3, 1, x / 3 + LONG(0.5))),
+    "softshrink": lambda x: np.where(np.abs(x) > 0.5, 1, 0),
+    "trelu": lambda x: np.where(x > 1, 1, 0),
 }
 every = pytest.mark.parametrize("name", FORMULAS)
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -110,7 +126,7 @@ def test_slopes_are_those_of_the_formula(name, dtype, x):
 def test_slopes_agree_with_differences(name, x):
     """Away from the kinks; by central differences in extended precision."""
     x = x + 0.05 * (np.abs(x[..., :1] * 0) + 1)
-    kinks = np.array([0, -1, 1, 3, -3, 6])
+    kinks = np.array([0, -1, 1, 3, -3, 6, 0.5, -0.5])
     x = np.where(np.min(np.abs(x[..., None] - kinks), axis=-1) < 1e-3, x + 0.0123, x)
     h = LONG(1e-6)
     ahead, behind = (FORMULAS[name](x.astype(LONG) + s * h) for s in (1, -1))
@@ -128,7 +144,8 @@ def test_far_out_everything_is_finite_and_silent(name, dtype, size):
     x = np.array([-size, -size / 3, -1e-3, 0, 1e-3, size / 3, size], dtype)
     y, g = f(x), slope(f, x)
     assert np.all(np.isfinite(y)) and np.all(np.isfinite(g)) and y.dtype == g.dtype == dtype
-    wanted = FORMULAS[name](x.astype(LONG))
+    with np.errstate(invalid="ignore"):
+        wanted = FORMULAS[name](x.astype(LONG))
     np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
     (second,) = flux.gradient(lambda x: np.sum(slope(f, x) ** 2), x)
     assert second is None or np.all(np.isfinite(second))
@@ -139,7 +156,8 @@ def test_outside_the_range_of_numbers(name):
     f = getattr(flux, name)
     with np.errstate(invalid="ignore"):
         at_inf, at_nan = f(np.array([np.inf])), f(np.array([np.nan]))
-    np.testing.assert_array_equal(at_inf, FORMULAS[name](np.array([LONG(np.inf)])))
+        wanted = FORMULAS[name](np.array([LONG(np.inf)]))
+    np.testing.assert_array_equal(at_inf, wanted)
     assert np.isnan(at_nan[0])
 
 
@@ -172,6 +190,70 @@ def test_names_and_parameters():
     np.testing.assert_allclose(flux.elu(x, 2.0), flux.elu(x, alpha=2.0))
     np.testing.assert_allclose(slope(lambda x: flux.leakyrelu(x, a=0.5), x), [0.5, 1])
     np.testing.assert_allclose(slope(lambda x: flux.elu(x, alpha=2.0), x), [2 * np.exp(-2), 1])
+    np.testing.assert_allclose(flux.celu(x, alpha=2.0), [2 * np.expm1(-1), 3])
+    np.testing.assert_allclose(slope(lambda x: flux.celu(x, alpha=2.0), x), [np.exp(-1), 1])
+    np.testing.assert_allclose(flux.softshrink(x, lam=1.0), [-1, 2])
+    np.testing.assert_allclose(flux.softshrink(x, 2.5), [0, 0.5])
+    np.testing.assert_allclose(slope(lambda x: flux.softshrink(x, lam=2.5), x), [0, 1])
+    np.testing.assert_allclose(flux.trelu(x, theta=-3.0), x)
+    np.testing.assert_allclose(slope(lambda x: flux.trelu(x, theta=3.0), x), [0, 0])
+
+
+@pytest.mark.parametrize("number", [float, np.float32, np.float64])
+def test_a_parameter_does_not_change_the_type(number):
+    x = np.array([-2.0, 0.25, 3.0], np.float32)
+    for f in (flux.leakyrelu, flux.celu, flux.softshrink, flux.trelu):
+        y, g = f(x, number(0.5)), slope(lambda x: f(x, number(0.5)), x)  # noqa: B023
+        assert y.dtype == g.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "f, parameter", [("leakyrelu", "a"), ("elu", "alpha"), ("celu", "alpha"), ("softshrink", "lam")]
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+def test_a_parameter_can_be_learned(f, parameter, wrap):
+    """By position or by name, beside an input that is differentiated as well."""
+    f, x = getattr(flux, f), np.array([-2.0, -0.75, 0.25, 3.0])
+    for call in (lambda x, a: f(x, a), lambda x, a: f(x, **{parameter: a})):
+        for loss in (
+            lambda x, a: np.sum(call(x, a) ** 2),  # noqa: B023
+            lambda x, a: np.sum(call(x * a, a)),  # noqa: B023
+            lambda x, a: np.sum(call(np.array([-1.0, 2.0]), a)) * x[0],  # noqa: B023
+        ):
+            assert flux.gradcheck(wrap(loss), x, 0.4)
+    (g,) = flux.gradient(lambda a: flux.trelu(2.0, theta=a), 0.4)
+    assert g is None
+
+
+def test_parameters_that_are_refused():
+    x = np.array([-2.0, 3.0])
+    for wrong in (0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="celu: alpha must be positive, got"):
+            flux.celu(x, alpha=wrong)
+    for wrong in (-0.5, np.nan):
+        with pytest.raises(ValueError, match="softshrink: lam must not be negative, got"):
+            flux.softshrink(x, lam=wrong)
+    for f, name in [(flux.celu, "alpha"), (flux.softshrink, "lam"), (flux.trelu, "theta")]:
+        for wrong in ("a", None, [1.0, 2.0], 1j):
+            with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
+                f(x, wrong)
+            with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
+                f(x, **{name: wrong})
+
+
+def test_ends_of_the_range():
+    """Where a product or a quotient of the formula would be nan, or overflow."""
+    inf = np.array([-np.inf, np.inf])
+    np.testing.assert_array_equal(flux.softsign(inf), [-1, 1])
+    np.testing.assert_array_equal(flux.hardswish(inf), [0, np.inf])
+    np.testing.assert_array_equal(flux.lisht(inf), [np.inf, np.inf])
+    np.testing.assert_array_equal(flux.tanhshrink(inf), inf)
+    np.testing.assert_array_equal(flux.softshrink(inf), inf)
+    np.testing.assert_array_equal(flux.logcosh(inf), [np.inf, np.inf])
+    np.testing.assert_array_equal(flux.celu([-1e300, 1e300], alpha=1e-300), [-1e-300, 1e300])
+    largest = np.finfo(np.float32).max * np.array([-1, 1], np.float32)
+    np.testing.assert_array_equal(flux.softsign(largest), [-1, 1])
+    np.testing.assert_array_equal(flux.logcosh(largest), [largest[1]] * 2)
 
 
 @thorough

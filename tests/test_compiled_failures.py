@@ -1037,7 +1037,7 @@ def in_a_default(x, seen=[]):  # noqa: B006
 
 
 KEEPING = [
-    *(f for name, f in vars(Keeper).items() if "_" in name.strip("_")),
+    *(f for name, f in vars(Keeper).items() if "_" in name and name[0] != "_"),
     *(lambda _, x: note(x * 2), lambda _, x: note_globally(x * 2)),
     *(lambda _, x: noted(x), lambda _, x: in_a_default(x)),
 ]

@@ -24,6 +24,7 @@ FLOORS = [
         "compiled",
         "activations",
         "losses",
+        "margins",
         "initialise",
         "optimise",
         "data",

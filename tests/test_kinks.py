@@ -27,6 +27,28 @@ TABLE = {
     "elu at 0": (flux.elu, [0.0], [1.0]),
     "elu with alpha at 0": (lambda x: flux.elu(x, alpha=3.0), [0.0], [1.0]),
     "selu at 0": (flux.selu, [0.0], [1.0507009873554805 * 1.6732632423543772]),
+    "celu at 0": (lambda x: flux.celu(x, alpha=3.0), [0.0], [1.0]),
+    "hardswish at its bounds": (flux.hardswish, [[-3.0, 3.0]], [[-0.5, 1.5]]),
+    "softshrink at its bounds": (flux.softshrink, [[-0.5, 0.5, 0.0]], [[0, 0, 0]]),
+    "softshrink by 0 at 0": (lambda x: flux.softshrink(x, lam=0), [0.0], [0]),
+    "trelu at theta": (flux.trelu, [1.0], [0]),
+    "trelu at a negative theta": (
+        lambda x: flux.trelu(x, theta=-1.0), [[-1.0, -0.5, 0.0]], [[0, 1, 1]]
+    ),
+    "logcosh at 0": (flux.logcosh, [0.0], [0]),
+    "softsign at 0": (flux.softsign, [0.0], [1]),
+    "hinge at the margin": (
+        lambda p: flux.losses.hinge_loss(p, np.ones(3), agg=np.sum),
+        [[1.0, 0.5, 2.0]], [[0, -1, 0]],
+    ),
+    "squared hinge at the margin": (
+        lambda p: flux.losses.squared_hinge_loss(p, np.ones(2), agg=np.sum), [[1.0, 0.5]], [[0, -1]]
+    ),
+    "contrastive loss at the margin": (
+        lambda d: flux.losses.siamese_contrastive_loss(d, np.ones(2), agg=np.sum),
+        [[1.0, 0.5]], [[0, -1]],
+    ),
+    "poisson loss of nothing at 0": (flux.losses.poisson_loss, [0.0, 0.0], [1, 0]),
     "absolute at 0": (np.abs, [[0.0, -0.0]], [[0, 0]]),
     "fabs at 0": (np.fabs, [0.0], [0]),
     "mae where they are equal": (flux.losses.mae, [[1.0, 2.0], [1.0, 3.0]], [[0, -0.5], [0, 0.5]]),
@@ -195,6 +217,11 @@ SECOND = {
     "logaddexp of x and 1 at 1": (lambda x: np.logaddexp(x, 1.0), 1.0, 0.25),
     "logaddexp of x and 300 at 0": (lambda x: np.logaddexp(x, 300.0), 0.0, np.exp(-300.0)),
     "elu on the left": (flux.elu, -1.0, np.exp(-1.0)),
+    "celu on the left": (lambda x: flux.celu(x, alpha=2.0), -1.0, np.exp(-0.5) / 2),
+    "logcosh at 0": (flux.logcosh, 0.0, 1.0),
+    "softsign on the left": (flux.softsign, -1.0, 0.25),
+    "hardswish inside": (flux.hardswish, 1.0, 1 / 3),
+    "tanhshrink far out": (flux.tanhshrink, 400.0, 0.0),
 }
 
 

@@ -25,6 +25,10 @@ def long_huber(p, y, delta=1.0):
     return np.where(e < delta, e * e / 2, delta * (e - LONG(delta) / 2))
 
 
+def long_focal(p, eps, gamma=2):
+    return (1 - p) ** gamma * -np.log(p + eps)
+
+
 def xlogx(y):
     return np.where(y == 0, 0, y * np.log(np.where(y == 0, 1, y)))
 
@@ -40,8 +44,17 @@ FORMULAS = {
     "kldivergence": lambda p, y, eps: np.sum(xlogx(y) - y * np.log(p + eps), axis=-1),
     "binarycrossentropy": lambda p, y, eps: -y * np.log(p + eps) - (1 - y) * np.log(1 - p + eps),
     "logitbinarycrossentropy": lambda p, y, eps: (1 - y) * p + np.log1p(np.exp(-p)),
+    "poisson_loss": lambda p, y, eps: p - y * np.log(p),
+    "hinge_loss": lambda p, y, eps: np.maximum(0, 1 - p * y),
+    "squared_hinge_loss": lambda p, y, eps: np.maximum(0, 1 - p * y) ** 2,
+    "focal_loss": lambda p, y, eps: np.sum(-y * (1 - p) ** 2 * np.log(p + eps), axis=-1),
+    "binary_focal_loss": lambda p, y, eps: long_focal(y * p + (1 - y) * (1 - p), eps),
+    "siamese_contrastive_loss": lambda p, y, eps: (1 - y) * p**2 + y * np.maximum(0, 1 - p) ** 2,
 }
-CLASSES = ["crossentropy", "logitcrossentropy", "kldivergence"]
+CLASSES = ["crossentropy", "logitcrossentropy", "kldivergence", "focal_loss"]
+MARGINS = ["hinge_loss", "squared_hinge_loss"]
+# Their smallest value is elsewhere.
+BIASED = [*MARGINS, "focal_loss", "binary_focal_loss", "siamese_contrastive_loss"]
 SCORES = ["logitcrossentropy", "logitbinarycrossentropy"]
 every = pytest.mark.parametrize("name", FORMULAS)
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -57,8 +70,10 @@ def draw(name, shape, dtype, seed=0):
     rng = np.random.default_rng(seed)
     p, y = rng.uniform(0.05, 0.95, (2, *shape))
     y = np.where(rng.random(shape) < 0.3, rng.integers(0, 2, shape), y)
-    if name in SCORES:
+    if name in SCORES + MARGINS:
         p = rng.normal(0, 3, shape)
+    if name in MARGINS:
+        y = np.where(y > 0.5, 1.0, -1.0)
     return p.astype(dtype), y.astype(dtype)
 
 
@@ -106,14 +121,14 @@ def test_gradients_keep_the_type_whatever_the_target(name, dtype):
         y.astype(np.float64),
         y.astype(np.float32),
         y.tolist(),
-        (y > 0.5),
+        (y > 0.5) | (name in MARGINS),
         np.ones((4, 3), int),
     ):
         value, (g,) = flux.withgradient(lambda p: loss_of(name)(p, target), p)  # noqa: B023
         assert value.dtype == dtype and g.dtype == dtype
 
 
-@every
+@pytest.mark.parametrize("name", sorted(set(FORMULAS) - set(BIASED)))
 def test_a_perfect_prediction_has_no_slope_along_the_feasible_directions(name):
     """Moving probability from one class to another costs nothing at the first order."""
     y = np.array([[0.2, 0.3, 0.5]])
@@ -301,7 +316,10 @@ def test_scores_of_any_size(name, dtype, size, agg):
     assert np.all(np.isfinite(g)) and np.max(np.abs(g)) <= 1 and g.dtype == dtype
 
 
-@pytest.mark.parametrize("name", ["crossentropy", "kldivergence", "binarycrossentropy"])
+@pytest.mark.parametrize(
+    "name",
+    ["crossentropy", "kldivergence", "binarycrossentropy", "focal_loss", "binary_focal_loss"],
+)
 @both
 def test_probabilities_of_exactly_0_and_1(name, dtype):
     """Finite by the eps of Flux 0.12; the least probable is as bad as -log(eps)."""
@@ -318,7 +336,7 @@ def test_eps_is_the_machine_epsilon_unless_told(dtype):
     p, y = np.array([[0, 1]], dtype), np.array([0])
     assert losses.crossentropy(p, y) == losses.crossentropy(p, y, eps=np.finfo(dtype).eps)
     np.testing.assert_allclose(losses.crossentropy(p, y, eps=0.5), -np.log(0.5), rtol=1e-6)
-    for name in ("msle", "kldivergence", "binarycrossentropy"):
+    for name in ("msle", "kldivergence", "binarycrossentropy", "focal_loss", "binary_focal_loss"):
         p, y = draw(name, (2, 3), dtype)
         found = loss_of(name)(p, y, eps=0.25)
         np.testing.assert_allclose(found, FORMULAS[name](p, y, 0.25).mean(), rtol=1e-5)
@@ -344,6 +362,148 @@ def test_labels_of_two_classes_lie_from_0_to_1(of, wrap):
         with pytest.raises(ValueError, match=f"{of.__name__}: y goes from 0 to 1, {said}"):
             flux.train_(loss, [w], [(x, bad)], flux.SGD(0.1))
     assert (w.data == before).all() and (y == [0, 1, 0.25, 1]).all()
+
+
+# --- margins, overlaps, focus --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 3.5])
+@both
+def test_focus(gamma, dtype):
+    """Finite with its slopes where a prediction is exactly 0 or 1; without gamma, cross-entropy."""
+    p, y = np.array([[0, 1], [1, 0], [0.25, 0.75]], dtype), np.array([[0, 1]] * 3, dtype)
+    eps = np.finfo(dtype).eps
+    close = {"rtol": 20 * eps, "atol": 20 * eps}
+    both = np.where(y > 0, p, 1 - p).astype(LONG)
+    for loss, truth in [
+        (losses.binary_focal_loss, long_focal(both, LONG(eps), gamma)),
+        (losses.focal_loss, np.sum(y * long_focal(p.astype(LONG), LONG(eps), gamma), axis=-1)),
+    ]:
+        value, (g,) = flux.withgradient(lambda p: loss(p, y, gamma=gamma), p)  # noqa: B023
+        np.testing.assert_allclose(value, truth.mean(), **close)
+        assert np.isfinite(g).all() and value.dtype == g.dtype == dtype
+        (again,) = flux.gradient(flux.compiled(lambda p: loss(p, y, gamma=gamma)), p)  # noqa: B023
+        np.testing.assert_allclose(again, g, **close)
+        label = np.array([0.0, 1.0])
+        assert flux.gradcheck(lambda p: loss(p, label, gamma=gamma), [0.2, 0.8])  # noqa: B023
+    for focal, plain in [
+        (losses.focal_loss, losses.crossentropy),
+        (losses.binary_focal_loss, losses.binarycrossentropy),
+    ]:
+        np.testing.assert_allclose(focal(p, y, gamma=0), plain(p, y), **close)
+    sure = losses.binary_focal_loss(np.ones(1, dtype), np.ones(1), gamma=gamma)
+    assert abs(sure) <= eps
+
+
+def test_probabilities_a_little_above_1_are_1():
+    """As they come out of a softmax in single precision."""
+    p = np.array([[0.0, 1.0000001]], np.float32)
+    for loss in (losses.focal_loss, losses.binary_focal_loss):
+        value, (g,) = flux.withgradient(lambda p: loss(p, [[0, 1]], gamma=0.5), p)  # noqa: B023
+        assert abs(value) < 1e-6 and np.isfinite(g).all()
+
+
+@pytest.mark.parametrize("margin", [0, 0.5, 2.0])
+def test_pairs(margin):
+    d, y = np.array([0.0, 0.25, 1.0, 3.0] * 2), np.repeat([0.0, 1.0], 4)
+    wanted = np.where(y == 0, d**2, np.maximum(margin - d, 0) ** 2)
+    loss = lambda d: losses.siamese_contrastive_loss(d, y, margin=margin, agg=np.sum)
+    assert loss(d) == wanted.sum()
+    (g,) = flux.gradient(loss, d)
+    np.testing.assert_allclose(g, np.where(y == 0, 2 * d, -2 * np.maximum(margin - d, 0)))
+
+
+WHOLE = {
+    "dice_coeff_loss": lambda p, y: 1 - (2 * (p * y).sum() + 1) / ((p**2 + y**2).sum() + 1),
+    "tversky_loss": lambda p, y: (
+        1 - ((p * y).sum() + 1)
+        / ((p * y + LONG(0.7) * (1 - y) * p + LONG(0.3) * y * (1 - p)).sum() + 1)
+    ),
+}  # fmt: skip
+overlaps = pytest.mark.parametrize("name", WHOLE)
+
+
+@overlaps
+@both
+@thorough
+@given(shapes, st.integers(0, 99))
+def test_overlaps_are_those_of_the_formula(name, dtype, shape, seed):
+    p, y = draw(name, shape, dtype, seed)
+    value, gradients = flux.withgradient(loss_of(name), p, y)
+    close = 20 * np.finfo(dtype).eps
+    wanted = WHOLE[name](p.astype(LONG), y.astype(LONG))
+    np.testing.assert_allclose(value, wanted, rtol=close, atol=close)
+    assert value.dtype == dtype and all(g.dtype == dtype for g in gradients)
+    p, y = draw(name, shape, np.float64, seed)
+    assert flux.gradcheck(loss_of(name), p, y * 0.9 + 0.05)
+
+
+@overlaps
+def test_overlaps_at_their_ends(name):
+    loss, mask = loss_of(name), np.array([[1, 0], [1, 1]])
+    assert loss(mask, mask) == 0 and loss(0 * mask, 0 * mask) == 0
+    assert 0 < loss(1 - mask, mask) < 1
+    assert loss(mask, mask.astype(bool)) == loss(mask.tolist(), mask.tolist()) == 0
+    with pytest.raises(ValueError, match=f"{name}: yhat has shape .* they must be equal"):
+        loss(mask, mask[:1])
+    with pytest.raises(ValueError, match=f"{name}: got an empty batch"):
+        loss(np.ones((0, 2)), np.ones((0, 2)))
+    with pytest.raises(ValueError, match=f"{name}: yhat goes from 0 to 1, got 3.0"):
+        loss(3.0 * mask, mask)
+    with pytest.raises(ValueError, match=f"{name}: y goes from 0 to 1, got -1"):
+        loss(mask, 2 * mask - 1)
+
+
+def test_parameters_of_the_overlaps():
+    p, y = np.array([1.0, 0.5, 0.0]), np.array([1.0, 0.0, 1.0])
+    assert losses.dice_coeff_loss(p, y, smooth=0) == pytest.approx(1 - 2 / 3.25)
+    assert losses.tversky_loss(p, y, beta=0) == pytest.approx(1 - 2 / 3)  # what is missed alone
+    assert losses.tversky_loss(p, y, beta=1) == pytest.approx(1 - 2 / 2.5)
+    for wrong in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="tversky_loss: beta"):
+            losses.tversky_loss(p, y, beta=wrong)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, flux.compiled])
+@pytest.mark.parametrize(
+    "loss, p, y, text",
+    [
+        (losses.hinge_loss, 3.0, 0.0, r"y is -1 or 1, got 0.0; of labels 0 and 1 2 \* y - 1"),
+        (losses.squared_hinge_loss, 3.0, 2.0, "y is -1 or 1, got 2.0"),
+        (losses.poisson_loss, -3.0, 1.0, "yhat must not be negative, got -3.0; make rates"),
+        (losses.poisson_loss, 3.0, -1.0, r"y must not be negative, got -1.0(\n|$)"),
+        (losses.siamese_contrastive_loss, 3.0, -1.0, "y goes from 0 to 1, got -1"),
+        (losses.focal_loss, 3.0, 1.0, "yhat goes from 0 to 1, got 3"),
+        (losses.binary_focal_loss, 3.0, 1.0, "yhat goes from 0 to 1, got 3"),
+        (losses.binary_focal_loss, 0.5, -1.0, "y goes from 0 to 1, got -1"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(wrap, loss, p, y, text):
+    """The loss would fall for ever, or teach nothing, and look fine."""
+    f, good = wrap(loss), np.array([0.5, 1.0])
+    assert np.isfinite(f(good, np.array([1.0, 1.0])))
+    with pytest.raises(ValueError, match=f"{loss.__name__}: {text}"):
+        f(np.array([0.5, p]), np.array([1.0, y]))
+
+
+def test_nothing_counted_at_a_rate_of_0():
+    """0 log 0 is 0; something counted there costs infinitely much."""
+    rate, count = np.array([0.0, 2.0]), np.array([0.0, 3.0])
+    value, (g,) = flux.withgradient(lambda p: losses.poisson_loss(p, count, agg=np.sum), rate)
+    assert value == pytest.approx(2 - 3 * np.log(2))
+    np.testing.assert_allclose(g, [1, -0.5])
+    with np.errstate(divide="ignore"):
+        assert losses.poisson_loss([0.0], [1.0]) == np.inf
+
+
+@pytest.mark.parametrize("dtype, size", [(np.float32, 100), (np.float64, 1e4), (np.float64, 1e150)])
+def test_margins_of_scores_of_any_size(dtype, size):
+    z, y = np.array([size, -size, 0, 1], dtype), np.array([-1, -1, 1, 1])
+    for loss, power in [(losses.hinge_loss, 1), (losses.squared_hinge_loss, 2)]:
+        value, (g,) = flux.withgradient(lambda z: loss(z, y, agg=np.sum), z)  # noqa: B023
+        np.testing.assert_allclose(value, (1 + size) ** power + 1, rtol=1e-6)
+        wanted = {1: [1, 0, -1, 0], 2: [2 * (1 + size), 0, -2, 0]}[power]
+        np.testing.assert_allclose(g, wanted, rtol=1e-6)
 
 
 # --- softer targets ------------------------------------------------------------------------------

@@ -111,6 +111,25 @@ NAMED = [
     (lambda s: losses.mae(Y, Y, agg=3), TypeError, "mae: agg is 3 must be a function"),
     (lambda s: losses.crossentropy(Y, Y, eps="x"), TypeError, "crossentropy: eps is 'x'"),
     (lambda s: losses.huber_loss(Y, Y, delta=None), TypeError, "huber_loss: delta is None"),
+    (lambda s: losses.focal_loss(Y, Y, gamma=-1), ValueError, "focal_loss: gamma is -1 at least 0"),
+    (lambda s: losses.tversky_loss(Y, Y, beta=1.5), ValueError, "beta from 0 to 1, got 1.5"),
+    (lambda s: losses.dice_coeff_loss(Y, Y, smooth=None), TypeError, "smooth is None"),
+    (
+        lambda s: losses.siamese_contrastive_loss(Y, Y, margin=-1), ValueError,
+        "siamese_contrastive_loss: margin is -1 at least 0",
+    ),
+    (
+        lambda s: losses.hinge_loss(np.ones(2), np.array([0, 1])), ValueError,
+        "hinge_loss: y is -1 or 1, got 0.0; of labels 0 and 1 2 * y - 1",
+    ),
+    (
+        lambda s: losses.poisson_loss(np.array([-0.5]), [1]), ValueError,
+        "poisson_loss: yhat must not be negative, got -0.5; rates softplus",
+    ),
+    (
+        lambda s: losses.binary_focal_loss(np.full(2, 0.5), np.array([-1, 1])), ValueError,
+        "binary_focal_loss: y goes from 0 to 1, got -1 (y + 1) / 2",
+    ),
     (lambda s: losses.label_smoothing(Y, None), TypeError, "label_smoothing: alpha is None"),
     (lambda s: losses.label_smoothing(Y, 0.1, axis=4), ValueError, "axis=4 is not an axis of"),
     (lambda s: losses.label_smoothing([], 0.1), ValueError, "no class"),

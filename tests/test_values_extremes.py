@@ -194,6 +194,18 @@ def wide_mish_slope(x):
     return np.tanh(s) + np.where(tail == 0, 0, x * tail)
 
 
+def wide_logcosh(x):
+    """log1p(2 sinh(x/2)^2), and far out |x| - log 2."""
+    a = np.abs(x)
+    near = np.log1p(2 * np.sinh(np.minimum(a, 50) / 2) ** 2)
+    return np.where(a < 50, near, a - np.log(x.dtype.type(2)))
+
+
+def near(x):
+    """Where a difference cancels, it is as accurate as x is."""
+    return np.minimum(np.abs(x.astype(np.float64)), 1)
+
+
 def times_tail(x, tail):
     return np.where(tail == 0, 0, x * tail)
 
@@ -224,6 +236,29 @@ ACTIVATIONS = {
     "mish": (
         (lambda x: x * np.tanh(long_softplus(x)), 4, 0),
         (wide_mish_slope, 6, lambda x: np.where(x < -2, 0, 4)),  # at -1.2 it is 0
+    ),
+    "celu": (
+        (lambda x: np.where(x >= 0, x, np.expm1(np.minimum(x, 0))), 3, 0),
+        (lambda x: np.exp(np.minimum(x, 0)), 0, 2),
+    ),
+    "logcosh": ((wide_logcosh, 6, 0), (np.tanh, 2, 0)),
+    "softsign": ((lambda x: x / (1 + np.abs(x)), 2, 0), (lambda x: (1 + np.abs(x)) ** -2, 6, 0)),
+    "lisht": (
+        (lambda x: x * np.tanh(x), 3, 0),
+        (lambda x: np.tanh(x) + times_tail(x, 1 / np.cosh(x) ** 2), 4, 20),
+    ),
+    "tanhshrink": ((lambda x: x - np.tanh(x), 2, near), (lambda x: np.tanh(x) ** 2, 4, 0)),
+    "hardswish": (
+        (lambda x: np.where(x >= 3, x, np.maximum(x, -3) * (np.maximum(x, -3) + 3) / 6), 4, 0),
+        (lambda x: np.where(x < -3, 0, np.where(x > 3, 1, x / 3 + 0.5)), 2, 2),
+    ),
+    "softshrink": (
+        (lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0), 1, 0),
+        (lambda x: (np.abs(x) > 0.5) * np.ones_like(x), 0, 0),
+    ),
+    "trelu": (
+        (lambda x: np.where(x > 1, x, 0), 0, 0),
+        (lambda x: (x > 1) * np.ones_like(x), 0, 0),
     ),
 }
 

@@ -48,6 +48,14 @@ ACTIVATIONS = {
     "mish": lambda z: z * np.tanh(softplus(z)),
     "softplus": softplus,
     "logsigmoid": lambda z: -softplus(-z),
+    "celu": lambda z: np.where(z.real > 0, z, np.exp(z) - 1),
+    "logcosh": lambda z: np.log(np.cosh(z)),
+    "softsign": lambda z: z / (1 + absolute(z)),
+    "lisht": lambda z: z * np.tanh(z),
+    "tanhshrink": lambda z: z - np.tanh(z),
+    "hardswish": lambda z: np.where(z.real > 3, z, (z.real > -3) * z * (z + 3) / 6),
+    "softshrink": lambda z: np.where(absolute(z).real > 0.5, z - 0.5 * np.sign(z.real), 0),
+    "trelu": lambda z: z * (z.real > 1),
     "softmax": lambda z: np.exp(log_softmax(z)),
     "logsoftmax": log_softmax,
 }  # fmt: skip
@@ -62,12 +70,39 @@ def huber(p, y):
     return np.where(e.real < 1, e * e / 2, e - 0.5)
 
 
+def tversky(p, y, beta):
+    found, extra, missed = np.sum(p * y), np.sum(p * (1 - y)), np.sum((1 - p) * y)
+    return 1 - (found + 1) / (found + beta * extra + (1 - beta) * missed + 1)
+
+
+def binary_focal(p, y, eps):
+    p = y * p + (1 - y) * (1 - p)
+    return -((1 - p) ** 2) * np.log(p + eps)
+
+
 # Loss: (formula for each observation, the activation of the last layer, whether y are labels).
 LOSSES = {
     "mse": (lambda p, y, eps: (p - y) ** 2, "identity", False),
     "mae": (lambda p, y, eps: absolute(p - y), "identity", False),
     "huber_loss": (lambda p, y, eps: huber(p, y), "identity", False),
     "msle": (lambda p, y, eps: (np.log(p + eps) - np.log(y + eps)) ** 2, "sigmoid", False),
+    "poisson_loss": (lambda p, y, eps: p - y * np.log(p), "softplus", False),
+    "focal_loss": (
+        lambda p, y, eps: -np.sum(y * (1 - p) ** 2 * np.log(p + eps), axis=-1), "softmax", True
+    ),
+    "binary_focal_loss": (lambda p, y, eps: binary_focal(p, y, eps), "sigmoid", True),
+    "siamese_contrastive_loss": (
+        lambda p, y, eps: (1 - y) * p**2 + y * (p.real < 1) * (1 - p) ** 2, "softplus", True
+    ),
+    "hinge_loss": (lambda p, y, eps: (p.real * y < 1) * (1 - p * y), "identity", False),
+    "squared_hinge_loss": (
+        lambda p, y, eps: (p.real * y < 1) * (1 - p * y) ** 2, "identity", False
+    ),
+    "dice_coeff_loss": (
+        lambda p, y, eps: 1 - (2 * np.sum(y * p) + 1) / (np.sum(y**2) + np.sum(p**2) + 1),
+        "sigmoid", True,
+    ),
+    "tversky_loss": (lambda p, y, eps: tversky(p, y, np.longdouble(0.7)), "sigmoid", True),
     "crossentropy": (lambda p, y, eps: -np.sum(y * np.log(p + eps), axis=-1), "softmax", True),
     "kldivergence": (lambda p, y, eps: -np.sum(y * np.log(p + eps), axis=-1), "softmax", True),
     "logitcrossentropy": (lambda p, y, eps: -np.sum(y * log_softmax(p), axis=-1), "identity", True),
@@ -167,9 +202,13 @@ def test_gradients_without_bias_and_with_labels(dtype):
 def test_a_gradient_of_the_sum_is_that_of_the_mean_times_the_number(dtype):
     """The other way to aggregate goes through other rules: both against the same oracle."""
     for loss in LOSSES:
+        if loss in ("dice_coeff_loss", "tversky_loss"):  # one number as they are
+            continue
         net = Network("tanh", loss, dtype)
         number = (
-            ROWS if loss in ("crossentropy", "kldivergence", "logitcrossentropy") else net.y.size
+            ROWS
+            if loss in ("crossentropy", "kldivergence", "logitcrossentropy", "focal_loss")
+            else net.y.size
         )
         f = getattr(losses, loss)
         gs = flux.gradient(lambda: f(net.m(net.x), net.y, agg=np.sum), net.ps)  # noqa: B023

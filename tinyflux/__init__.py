@@ -22,7 +22,8 @@ from .layers import Chain, Dense, Dropout, BatchNorm, summary, testmode_, trainm
 from .ops.state import buffer, moving_average_
 from .activations import (
     identity, sigmoid, σ, tanh, relu, leakyrelu, elu, gelu, selu, swish, softplus, mish,
-    hardsigmoid, hardtanh, relu6, logsigmoid, softmax, logsoftmax, logsumexp,
+    hardsigmoid, hardtanh, relu6, logsigmoid, celu, hardswish, lisht, logcosh, softshrink, softsign,
+    tanhshrink, trelu, softmax, logsoftmax, logsumexp,
 )  # fmt: skip
 from .initialise import (
     glorot_uniform, glorot_normal, kaiming_uniform, kaiming_normal, lecun_normal,

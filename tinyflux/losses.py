@@ -4,21 +4,31 @@ All are called `loss(yhat, y, *, agg=np.mean)`: the prediction comes first, `agg
 the single losses into the result (`np.mean`, `np.sum`, `flux.identity` for the array itself, or a
 function of your own). `yhat` and `y` must have the same shape; the losses for classes, which stand
 on the last axis, take whole-number labels of the shape without that axis as well. Definitions as in
-Flux 0.12; eps is the machine epsilon of the prediction's type.
+Flux 0.12; eps is the machine epsilon of the prediction's type. Those of margins and overlaps stand
+in `margins.py`.
 """
 
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
 from .checks import as_number, brief, is_whole
+from .margins import (
+    dice_coeff_loss,
+    hinge_loss,
+    siamese_contrastive_loss,
+    squared_hinge_loss,
+    tversky_loss,
+)
 from .primitive import fused, primitive, sample
-from .targets import as_numbers, chances, eps_of, probable, target
+from .targets import amounts, as_numbers, chances, eps_of, exponent, probable, target
 from .tensor import Tensor
 
 # fmt: off
 __all__ = [
-    "binarycrossentropy", "crossentropy", "huber_loss", "kldivergence", "label_smoothing",
-    "logitbinarycrossentropy", "logitcrossentropy", "mae", "mse", "msle",
+    "binary_focal_loss", "binarycrossentropy", "crossentropy", "dice_coeff_loss", "focal_loss",
+    "hinge_loss", "huber_loss", "kldivergence", "label_smoothing", "logitbinarycrossentropy",
+    "logitcrossentropy", "mae", "mse", "msle", "poisson_loss", "siamese_contrastive_loss",
+    "squared_hinge_loss", "tversky_loss",
 ]
 # fmt: on
 
@@ -124,6 +134,25 @@ def huber_loss(yhat, y, *, delta=1.0, agg=np.mean):
     e = np.abs(yhat - y)
     inner = np.minimum(e, delta)  # e^2/2 up to delta, and the straight line behind it
     return agg(inner * (e - 0.5 * inner))
+
+
+def poisson_loss(yhat, y, *, agg=np.mean):
+    """agg(yhat - y log(yhat)), for predicted rates and counts; 0 log 0 counts as 0.
+
+    Takes what `mse` takes, for numbers that are not negative. The term log(y!) is left out, which
+    does not depend on yhat. A rate of 0 where something was counted costs infinitely much.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> round(float(losses.poisson_loss([2.0], [3.0])), 4)
+    -0.0794
+    """
+    yhat, y = target("poisson_loss", yhat, y, agg)
+    yhat = amounts(yhat, name="poisson_loss", which="yhat")
+    y = amounts(y, name="poisson_loss", which="y")
+    nothing = np.logical_and(np.equal(y, 0), np.equal(yhat, 0))
+    return agg(yhat - y * np.log(np.where(nothing, 1, yhat)))
 
 
 # ------------------------------------------------------------------------------- classes
@@ -239,6 +268,33 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
 
 
+def unsure(p, gamma):
+    """(1 - p)^gamma, with the slope 0 where p is 1: there its logarithm is 0 as well."""
+    return np.power(np.where(np.less(p, 1), 1 - p, 0), gamma)
+
+
+def focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
+    """agg(-sum(y (1 - yhat)^gamma log(yhat + eps))) over the classes.
+
+    Takes what `crossentropy` takes, which it is for gamma = 0; `gamma` must not be negative. The
+    larger it is, the less counts what is predicted well already.
+
+    Source: Lin et al., "Focal loss for dense object detection" (2017), eq. 4. Flux has eps in the
+    power as well, where yhat = 1 would be beyond its domain.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinyflux import losses
+    >>> round(float(losses.focal_loss(np.array([[0.25, 0.75]]), np.array([1]))), 4)
+    0.018
+    """
+    gamma = exponent("focal_loss", gamma)
+    yhat, y = target("focal_loss", yhat, y, agg, classes=True)
+    yhat, eps = probable(yhat, name="focal_loss"), eps_of("focal_loss", yhat, eps)
+    return agg(-np.sum(y * unsure(yhat, gamma) * np.log(yhat + eps), axis=-1))
+
+
 # ------------------------------------------------------------------------------- two classes
 
 
@@ -273,6 +329,26 @@ def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
     yhat, y = target("logitbinarycrossentropy", yhat, y, agg)
     y = chances(y, name="logitbinarycrossentropy")
     return agg(-y * logsigmoid(yhat) - (1 - y) * logsigmoid(-yhat))
+
+
+def binary_focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
+    """agg(-(1 - p)^gamma log(p + eps)) with p = y yhat + (1 - y) (1 - yhat).
+
+    Takes what `binarycrossentropy` takes, and `gamma` as `focal_loss` does.
+
+    Source: Lin et al., "Focal loss for dense object detection" (2017), eq. 4.
+
+    Examples
+    --------
+    >>> from tinyflux import losses
+    >>> round(float(losses.binary_focal_loss([0.25], [0.0])), 4)
+    0.018
+    """
+    gamma = exponent("binary_focal_loss", gamma)
+    yhat, y = target("binary_focal_loss", yhat, y, agg)
+    yhat, y = probable(yhat, name="binary_focal_loss"), chances(y, name="binary_focal_loss")
+    p = y * yhat + (1 - y) * (1 - yhat)
+    return agg(-unsure(p, gamma) * np.log(p + eps_of("binary_focal_loss", yhat, eps)))
 
 
 # ------------------------------------------------------------------------------- softer targets

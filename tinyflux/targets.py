@@ -86,6 +86,25 @@ def probable(yhat, *, name):
     return yhat
 
 
+@primitive(lambda g, _, *, name: g, samples=())
+def signs(y, *, name):
+    """y itself, if it lies from -1 to 1 and is nowhere 0: a label of 0 would teach nothing."""
+    size = np.abs(y)
+    if np.any(np.greater(size, 1)) or np.any(np.equal(size, 0)):
+        wrong = y[np.logical_or(np.greater(size, 1), np.equal(size, 0))]
+        raise ValueError(f"{name}: y is -1 or 1, got {wrong[0]}; of labels 0 and 1 2 * y - 1")
+    return y
+
+
+@primitive(lambda g, _, *, name, which: g, samples=())
+def amounts(a, *, name, which):
+    """a itself, if it is nowhere negative: the loss would fall for ever."""
+    if np.any(np.less(a, 0)):
+        remedy = "; make rates of scores with np.exp or softplus" if which == "yhat" else ""
+        raise ValueError(f"{name}: {which} must not be negative, got {np.nanmin(a)}{remedy}")
+    return a
+
+
 def misfit(name, shape, y, classes):
     """What is wrong with a target of another shape, and the remedy."""
     text = f"{name}: yhat has shape {shape} and y has {y.shape}; they must be equal"
@@ -107,3 +126,8 @@ def eps_of(name, yhat, eps):
     if eps is not None:
         return as_real(eps, f"{name}: eps", finite=True)
     return float(np.finfo(yhat.dtype if yhat.dtype.kind == "f" else np.float64).eps)
+
+
+def exponent(name, gamma):
+    """The exponent of a focal loss."""
+    return as_real(gamma, f"{name}: gamma", finite=True)
