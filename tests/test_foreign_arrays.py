@@ -147,7 +147,7 @@ def wide(a):
 
 
 LAYOUTS = [
-    reversed_view, wide, np.asfortranarray, read_only, aligned_badly,
+    reversed_view, wide, lambda a: np.asarray(a, order="F"), read_only, aligned_badly,
     lambda a: np.swapaxes(np.swapaxes(a, 0, -1).copy(), 0, -1) if a.ndim else a,
     lambda a: a.astype(a.dtype.newbyteorder(">")),
 ]  # fmt: skip
