@@ -15,7 +15,7 @@ every_third = pytest.mark.parametrize("name", only([*EVERY][::3], EVERY))  # in 
 DTYPES = [np.float64, np.float32]
 RTOL = {np.float64: 1e-12, np.float32: 1e-5}
 # Where a sum is computed as a product with ones: the last bit may be another one.
-BY_PRODUCT = {"var", "std", "average", "dot", "linalg.norm"}
+BY_PRODUCT = {"var", "std", "average", "dot", "linalg.norm", "linalg.vector_norm"}
 
 
 def cases(name, dtype=np.float64, most=99, quick=1):
