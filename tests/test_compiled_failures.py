@@ -30,6 +30,7 @@ from tests.compiling import agree, agree_all, steady
 from tests.suites import only
 from tinyflux import losses
 from tinyflux.compiled import compiled
+from tinyflux.compiled.likeness import Content
 from tinyflux.errors import CannotCompileError, NonFiniteLossError, NotScalarError
 
 X = np.random.default_rng(0).standard_normal((6, 4))
@@ -261,6 +262,30 @@ def test_a_flag_of_pythons_is_a_value(same):
     for x in (X[0], Y[:4] + 0.5, X[1]):
         agree(hot(x), f(x))
         agree_all(flux.gradient(hot, x), [np.full(4, float(same(x, Y[:4] + 0.5)))])
+
+
+def test_elements_of_an_array_of_objects_are_watched():
+    held = np.empty(1, object)
+    held[0] = [2.0]
+    hot = compiled(lambda x: x * held[0][0])
+    agree(hot(X), X * 2)
+    held[0][0] = 3.0
+    agree(hot(X), X * 3)
+
+
+def test_what_has_changed_is_told():
+    scale = types.SimpleNamespace(rate=2.0)
+    hot = compiled(lambda x: x * scale.rate)
+    hot(X)
+    assert hot.latest.check.changed() == "something", "nothing has"
+    del scale.rate
+    assert hot.latest.check.changed() == "scale.rate"
+
+
+def test_contents_of_constants_are_compared_by_value():
+    a, b = np.ones(2), np.array([1.0, None], object)
+    assert Content(a) == Content(a.copy()) and Content(a) != Content(a.astype("f4"))
+    assert Content(b) == Content(b) and Content(b) != Content(b.copy()) and Content(a) != 1.0
 
 
 def test_arguments_and_parameters_as_keys():

@@ -886,6 +886,32 @@ def test_roll_by_an_unsigned_number(shift, axis):
     np.testing.assert_array_equal(found, back)
 
 
+def test_a_rule_that_returns_what_does_not_fit_is_named():
+    @primitive(lambda g, y, x: np.ones(7))
+    def odd(x):
+        return x * 2
+
+    with pytest.raises(ValueError, match="reshape") as caught:
+        gradient(lambda x: np.sum(odd(x)), np.ones(3))
+    assert caught.value.__notes__ == ["This is the gradient that a rule of odd returned."]
+    W = flux.Tensor([1.0, 2.0])
+    W.data = np.array([1, 2])
+    with pytest.raises(TypeError, match="an array of int64 has no gradient"):
+        gradient(lambda: np.sum(W * 0.4), [W])
+
+
+@pytest.mark.skipif(not hasattr(np, "cumulative_sum"), reason="since NumPy 2.1")
+def test_cumulative_sums_of_a_table_want_an_axis():
+    for f in (np.cumulative_sum, np.cumulative_prod):
+        with pytest.raises(ValueError, match="along which axis"):
+            gradient(lambda x, f=f: np.sum(f(x)), np.ones((2, 2)))
+
+
+def test_no_power_of_a_matrix_is_the_unit():
+    found = gradient(lambda x: np.sum(np.linalg.matrix_power(x, 0) * x), np.eye(2))[0]
+    np.testing.assert_array_equal(found, np.eye(2))
+
+
 def test_equal_elements_have_no_standard_deviation_to_change():
     for x in (np.full(3, 0.1), np.full((100, 2), 0.7, "f4"), np.full((3, 3), 1e300)):
         assert not gradient(np.std, x)[0].any()

@@ -892,8 +892,20 @@ def test_a_rule_of_ones_own_that_is_not_finished():
     class NoClip(UpdateRule):
         elementwise = False
 
+    class NoTuple(UpdateRule):
+        def constants(self, t, n):
+            return 0.5
+
+    class Silent(UpdateRule):
+        def delta(self, x, g, u):
+            u = g * 0.1  # noqa: F841  (another array of that name)
+
+    with pytest.raises(TypeError, match=r"OneWord\.moments is 'v' \(str\); write \('v',\)"):
+        type("OneWord", (UpdateRule,), {"moments": "v"})
     key = Key(np.ones(3))
     for rule, said in [
+        (NoTuple(), r"NoTuple\.constants returned 0\.5 \(float\); wanted a tuple"),
+        (Silent(), r"Silent\.delta left nothing \(or nan\) in u\. It is to leave in u"),
         (Returning(), r"Returning\.delta left nothing.* returned array.*leave in u"),
         (NoDelta(), r"NoDelta has no delta\(self, x, g, u"),
         (Optimiser(NoClip(), SGD()), r"NoClip is not elementwise, but has no clip_\(self, arrays"),

@@ -19,6 +19,7 @@ from tinyflux import history as history_module
 from tinyflux.callbacks import phase
 from tinyflux.compiled import compiled
 from tinyflux.history import TrainingState
+from tinyflux.walking import named_tensors
 
 thorough = settings(max_examples=examples(15), deadline=None, derandomize=True)
 
@@ -596,6 +597,41 @@ def test_stop_in_the_made_up_call_counts_as_stopped():
     look = flux.throttle(lambda: flux.stop(), 3600, leading=False, trailing=True)
     history = flux.train_(loss, ps, [1.0] * 2, flux.SGD(1.0), cb=look)
     assert history.stopped and len(history) == 2
+
+
+def test_stop_early_puts_all_back_that_a_model_keeps():
+    model = flux.Chain(flux.Dense(2, 3), flux.BatchNorm(3), flux.Dense(3, 1))
+    x, scores, seen = np.ones((4, 2), "f4") * np.arange(4)[:, None], iter([3.0, 1.0, 2.0, 2.0]), []
+
+    def score():
+        seen.append([t.data.copy() for _, t in named_tensors(model)])
+        return next(scores)
+
+    loss = lambda x: np.mean(model(x) ** 2)
+    best = flux.stop_early(score, 2, model)
+    flux.train_(loss, flux.params(model), [x] * 4, flux.SGD(0.1), cb=best)
+    assert len(seen) == 4 and len(seen[0]) > len(flux.params(model))
+    for (_, t), kept in zip(named_tensors(model), seen[1], strict=True):
+        np.testing.assert_array_equal(t.data, kept)
+    moved = [not np.array_equal(a, b) for a, b in zip(seen[1], seen[3], strict=True)]
+    assert sum(moved) > 2, "and it was not there already"
+
+
+class Writing(flux.UpdateRule):
+    """A rule that changes the parameter itself."""
+
+    def delta(self, x, g, u):
+        u[:] = 0
+        x -= g
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_rule_may_not_write_to_the_parameters(n):
+    ps = [flux.Tensor(np.ones(2)) for _ in range(n)]
+    with pytest.raises(ValueError, match="read-only") as caught:
+        flux.update_(Writing(), ps, {p: np.ones(2) for p in ps})
+    assert caught.value.__notes__[0].startswith("This is Writing.delta. It is to leave in u")
+    assert all((p.data == 1).all() for p in ps)
 
 
 def test_stop_early_puts_the_best_parameters_back():

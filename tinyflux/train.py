@@ -80,10 +80,9 @@ def update_(opt, ps, gs):
 
 def bad_one(ps, gradients):
     """The name of the first parameter whose gradient is not finite."""
-    for name, g in zip(ps.names(), gradients, strict=True):
-        if g is not None and not np.isfinite(g).all():
-            return name
-    return "a parameter"  # it was something else
+    pairs = zip(ps.names(), gradients, strict=True)
+    bad = (name for name, g in pairs if g is not None and not np.isfinite(g).all())
+    return next(bad, "a parameter")
 
 
 REMEDY = (

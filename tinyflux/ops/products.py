@@ -159,7 +159,7 @@ rule(
     needs=((1,), (0,)),
     samples=[sample((3,), (3,)), sample((2, 1, 3), (4, 3))],
 )
-if hasattr(np, "matvec"):  # since NumPy 2.2
+if hasattr(np, "matvec"):  # pragma: no branch - NumPy has them since 2.2
     rule(
         np.matvec,
         lambda g, y, a, b: column(g) * row(b),

@@ -305,7 +305,7 @@ def cumprod_slope(g, y, x, axis=None, **_):
 rule(np.cumprod, cumprod_slope, samples=[sample((4,)), sample((3, 4)), sample((3, 4), axis=1)])
 
 
-if hasattr(np, "cumulative_sum"):  # since NumPy 2.1
+if hasattr(np, "cumulative_sum"):  # pragma: no branch - NumPy has them since 2.1
     STEPS = [sample((4,)), sample((3, 4), axis=1), sample((3, 4), axis=0, include_initial=True)]
     for cumulative, f in ((np.cumulative_sum, np.cumsum), (np.cumulative_prod, np.cumprod)):
 
