@@ -74,21 +74,18 @@ def update_(opt, ps, gs):
     try:
         apply_(opt, [p for p, _ in pairs], gradients)
     except NotFinite:
-        message = f"update_: the gradient of {bad_one(ps, gradients)} is not finite; nothing was "
-        raise NonFiniteLossError(message + REMEDY) from None
+        raise NonFiniteLossError(f"update_: {not_finite(ps, gradients)}") from None
 
 
-def bad_one(ps, gradients):
-    """The name of the first parameter whose gradient is not finite."""
+def not_finite(ps, gradients):
+    """Which is the first parameter whose gradient is not finite, and the remedy."""
     pairs = zip(ps.names(), gradients, strict=True)
     bad = (name for name, g in pairs if g is not None and not np.isfinite(g).all())
-    return next(bad, "a parameter")
-
-
-REMEDY = (
-    "updated with it. Look for a square root or a logarithm at 0, a division by something small, "
-    "or a learning rate that is too large."
-)
+    return (
+        f"the gradient of {next(bad, 'a parameter')} is not finite; nothing was updated with it. "
+        "Look for a square root or a logarithm at 0, a division by something small, or a learning "
+        "rate that is too large."
+    )
 
 
 def apply_(opt, tensors, gradients):
@@ -361,8 +358,7 @@ class Run:
     def not_finite(self, value, found):
         """That a gradient is NaN or infinite, and of which parameter."""
         return NonFiniteLossError(
-            f"the loss is {value} at step {self.step}, but the gradient of "
-            f"{bad_one(self.ps, found)} is not finite; nothing was {REMEDY}",
+            f"the loss is {value} at step {self.step}, but {not_finite(self.ps, found)}",
             self.step,
             value,
         )

@@ -159,19 +159,20 @@ def ptp(x, axis=None, keepdims=False):
 
 
 def lined_up(x, axis):
-    """The axes that are reduced as one, the last."""
+    """`x` with the axes that are reduced as one, the last, and the order in which all stand."""
     shape = np.shape(x)
     axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
     rest = [a for a in range(len(shape)) if a not in axes]
+    order = [*rest, *sorted(axes)]
     length = int(np.prod([shape[a] for a in axes], dtype=int))
-    return np.reshape(np.transpose(x, [*rest, *axes]), (*[shape[a] for a in rest], length))
+    return np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], length)), order
 
 
 def quantile_slope(g, y, x, *, q=None, whole=1, axis=None, keepdims=False):
     """The elements on both sides of a quantile share the gradient, the nearer one gets more."""
     if not np.size(x):
         return np.zeros_like(x)
-    ranked = np.sort(lined_up(x, axis), axis=-1)
+    ranked = np.sort(lined_up(x, axis)[0], axis=-1)
     q = np.ravel(np.true_divide(0.5 if q is None else q, whole))
     g = np.reshape(np.where(np.isnan(y), 0, g), (len(q), *np.shape(ranked)[:-1]))
     total, last = 0.0, np.shape(ranked)[-1] - 1
@@ -254,14 +255,10 @@ def prod_slope(g, y, x, axis=None, keepdims=False, initial=1, where=True, **_):
     g = g * initial
     if np.ndim(x) == 0:
         return kept(g, where)
-    shape = np.shape(x)
-    axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
-    rest = [a for a in range(len(shape)) if a not in axes]
-    order = [*rest, *sorted(axes)]
-    length = int(np.prod([shape[a] for a in axes], dtype=int))
-    flat = np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], length))
+    flat, order = lined_up(x, axis)
     others = before(flat, -1) * np.flip(before(np.flip(flat, -1), -1), -1)
-    others = np.transpose(np.reshape(others, [shape[a] for a in order]), np.argsort(order))
+    others = np.reshape(others, [np.shape(x)[a] for a in order])
+    others = np.transpose(others, np.argsort(order))
     return kept(spread(g, x, axis, keepdims) * others, where)
 
 
@@ -323,9 +320,9 @@ if hasattr(np, "cumulative_sum"):  # pragma: no branch - NumPy has them since 2.
 
 @composed(np.diff, samples=[sample((5,)), sample((3, 5), n=2), sample((3, 5), axis=0, prepend=1.0)])
 def diff(x, n=1, axis=-1, prepend=None, append=None):
-    if n <= 0:
-        if n < 0:
-            raise ValueError(f"diff: n must not be negative, got {n}")
+    if n < 0:
+        raise ValueError(f"diff: n must not be negative, got {n}")
+    if n == 0:
         return x
     x = np.moveaxis(x, axis, -1)
     for end, first in ((prepend, True), (append, False)):

@@ -184,8 +184,8 @@ class Lane:
                 except Exception as error:
                     error.add_note(f"This is {type(leaves[k]).__name__}.delta. {MAY}")
                     raise
-                if (left is not None and left is not u) or np.isnan(u[:1]).any():
-                    returned = "" if left is None or left is u else f" and returned {shown(left)}"
+                returned = "" if left is None or left is u else f" and returned {shown(left)}"
+                if returned or np.isnan(u[:1]).any():
                     raise TypeError(
                         f"{type(leaves[k]).__name__}.delta left nothing (or nan) in u{returned}. "
                         + MAY
