@@ -11,7 +11,7 @@ from tinyflux.compiled import compiled
 
 EVERY = declared()
 every_operation = pytest.mark.parametrize("name", EVERY)
-every_third = pytest.mark.parametrize("name", only([*EVERY][::3], EVERY))  # in the quick suite
+some = pytest.mark.parametrize("name", only([*EVERY][::9], EVERY))  # in the quick suite
 DTYPES = [np.float64, np.float32]
 RTOL = {np.float64: 1e-12, np.float32: 1e-5}
 # Where a sum is computed as a product with ones: the last bit may be another one.
@@ -34,7 +34,7 @@ def weighted(run, x, rng):
     return lambda *a: np.sum(run(*a) * weights)
 
 
-@every_operation
+@some
 def test_values_equal_those_of_numpy_bit_for_bit(name):
     for run, inputs, _ in cases(name, quick=2):
         hot = compiled(run)
@@ -59,6 +59,7 @@ def test_gradients_towards_arguments_equal_eager_ones(name, dtype):
             poison(hot)
 
 
+@pytest.mark.slow
 @every_operation
 def test_gradients_towards_parameters_equal_eager_ones(name):
     for run, inputs, rng in cases(name):
@@ -80,7 +81,7 @@ def test_gradients_towards_parameters_equal_eager_ones(name):
             agree_all([t.data for t in tensors], x)
 
 
-@every_third
+@some
 def test_results_belong_to_the_caller_alone(name):
     for run, inputs, rng in cases(name, most=2):
         hot, loss = compiled(run), compiled(weighted(run, inputs[0], rng))
@@ -101,7 +102,7 @@ def test_results_belong_to_the_caller_alone(name):
         agree_all([g for g in flux.withgradient(loss, *x)[1] if g is not None], kept[2:])
 
 
-@every_third
+@some
 def test_layout_of_the_arguments_does_not_matter(name):
     for run, inputs, rng in cases(name, most=2):
         loss = weighted(run, inputs[0], rng)

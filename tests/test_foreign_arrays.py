@@ -109,6 +109,7 @@ def test_layout_changes_neither_values_nor_the_array(tmp_path):
         assert base is None or state(a.base) == base, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @law(4)
 def test_every_operation_on_every_layout(name, data):

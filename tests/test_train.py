@@ -720,6 +720,7 @@ def test_plot_draws_the_losses_and_what_was_recorded_over_the_steps(monkeypatch)
         assert ax.said == ["step", "legend"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_plot_with_matplotlib():
     figure = pytest.importorskip("matplotlib.figure").Figure()
