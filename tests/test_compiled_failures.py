@@ -1702,6 +1702,30 @@ def test_a_gradient_inside_a_compiled_function_sees_the_parameters():
     assert re.search(r"# test_compiled_failures.py:\d+  mean\n", hot.source)  # not "rule of ..."
 
 
+def test_a_gradient_of_a_network_inside_a_compiled_function():
+    """Its first gradient, a plain number or array, meets operations that are written with methods."""
+    net = flux.Chain(flux.Dense(3, 4, flux.tanh), flux.Dense(4, 2))
+    ps, ones = flux.params(net), np.ones((len(X), 2), "f4")
+
+    def of_inputs(x):
+        return np.mean(flux.gradient(lambda z: np.sum(net(z)), x)[0] ** 2)
+
+    def of_parameters(x):
+        found = flux.gradient(lambda: np.sum(net(x) ** 2), ps).values()
+        return sum(np.sum(g**2) for g in found)
+
+    def pulled_back(x):
+        return np.sum(flux.pullback(net, x)[1](ones)[0] ** 2)
+
+    for loss in (of_inputs, of_parameters, pulled_back):
+        hot = compiled(loss)
+        for x in (X[:, :3].astype("f4"), 2 * X[:, :3].astype("f4")):
+            found, wanted = (flux.withgradient(lambda: f(x), ps) for f in (hot, loss))  # noqa: B023
+            agree(found[0], wanted[0], 1e-5)
+            agree_all(found[1].values(), wanted[1].values(), 1e-4)
+            agree_all(flux.gradient(hot, x), flux.gradient(loss, x), 1e-4)
+
+
 # --------------------------------------------------------------------------- shapes of programs
 
 

@@ -804,6 +804,39 @@ def test_extras_of_the_callback(tmp_path):
         flux.checkpoint(tmp_path / "{step}.npz", W, every=2).resume_()
 
 
+def test_a_schedule_goes_on_where_it_was(tmp_path):
+    """The Scheduler counts by itself: its count is an extra, and the checkpoint stands behind it."""
+
+    def go(name, stopped=10**6):
+        flux.seed_(0)
+        model, opt = flux.Dense(1, 1), flux.SGD(0.1)
+        loader = flux.DataLoader(np.ones((8, 1)), batchsize=2)
+        advance = flux.Scheduler(opt, flux.schedules.Exp(0.1, decay=0.7))
+        path, extra = tmp_path / name, lambda: {"t": advance.t}
+        keep = flux.checkpoint(path, model, opt, loader, every=3, extra=extra)
+        if keep.resume_():
+            advance.t = keep.extras["t"]
+        ends, step = [], keep.step
+
+        def once_per_epoch(state):
+            if loader.ended:
+                ends.append(step + state.step)
+
+        loss = lambda x: np.sum((model(x) - 3) ** 2)
+        cb = [stopper(stopped, SystemExit), advance, once_per_epoch, keep]
+        try:
+            left = 3 - keep.epoch
+            flux.train_(loss, flux.params(model), loader, opt, epochs=left, cb=cb)
+        except SystemExit:
+            return ends
+        return ends, opt.lr, advance.t, model.weight.tolist(), model.bias.tolist()
+
+    whole = go("whole.npz")
+    assert whole[0] == [4, 8, 12]
+    assert go("cut.npz", stopped=8) == [4]
+    assert go("cut.npz") == ([8, 12], *whole[1:])  # from step 6, in the middle of an epoch
+
+
 def test_a_checkpoint_before_the_first_step_resets_the_count(tmp_path):
     w = flux.Tensor([1.0])
     opt = flux.Optimiser(flux.ADAM(0.1), flux.InvDecay(0.5))

@@ -51,4 +51,5 @@ def fitting_seed(seed, out):
     tape = open_tape.get()
     if tape is not None and tape.tracks(seed):
         return seed
-    return np.asarray(seed, out.data.dtype)
+    seed = np.asarray(seed, out.data.dtype)
+    return tape.constant(seed) if tape is not None and tape.tracing else seed

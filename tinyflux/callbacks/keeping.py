@@ -41,6 +41,8 @@ class checkpoint:
     step, epoch : int
         At the latest save: how many steps had been made, and how many epochs finished, since the
         training was first begun. After `resume_` they go on counting. They are saved too.
+    extras : dict
+        What `extra` gave when the file was written that `resume_` loaded; empty before.
 
     Raises
     ------
@@ -50,7 +52,8 @@ class checkpoint:
 
     Notes
     -----
-    Saved is what stands after a whole step. The end is that of `train_`, by itself or by `stop()`;
+    Saved is what stands after a whole step, and after the callbacks before it in the list: the last
+    place is the right one. The end is that of `train_`, by itself or by `stop()`;
     after Ctrl-C, an error, or `stop()` in the loss the latest file stays as it is, because a batch
     has been drawn and not used. An epoch counts as finished when the loader has no more batches,
     and without a loader when the next one begins or the training ends. The loader is that of the
@@ -98,6 +101,7 @@ class checkpoint:
         self.seconds = None if seconds is None else as_real(seconds, "checkpoint: seconds")
         self.extra = None if extra is None else as_callable(extra, "checkpoint: extra")
         self.step = self.epoch = 0
+        self.extras: dict[str, Any] = {}
         self._fields = bool(fields)
         self._run: Any = None  # the run of `train_` that it belongs to at present
         self._before = (0, 0)  # steps and epochs when that run began
@@ -117,7 +121,7 @@ class checkpoint:
     def _save(self, step: int, begun: int, over: bool = False) -> None:
         """Save at this step, when so many epochs of the present run have begun."""
         if self.loader is not None:
-            over = self.loader.state()["next"] >= len(self.loader)
+            over = self.loader.ended
         epoch = self._before[1] + begun - (not over)
         added = {} if self.extra is None else self.extra()
         if taken := TAKEN & set(added):
@@ -148,5 +152,6 @@ class checkpoint:
             return False
         needed = ("step", "epoch")
         kept = restored(self.path, self.model, self.opt, self.loader, needed=needed)
-        self.step, self.epoch, self._run = kept["step"], kept["epoch"], None
+        self.step, self.epoch, self._run = kept.pop("step"), kept.pop("epoch"), None
+        self.extras = kept
         return True

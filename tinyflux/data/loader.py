@@ -100,6 +100,18 @@ class DataLoader:
         """The number of batches in an epoch."""
         return self._n // self.batchsize + (self.partial and self._n % self.batchsize > 0)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last batch of the epoch has been drawn (or none of it yet).
+
+        Examples
+        --------
+        >>> loader = DataLoader([10, 20, 30])
+        >>> [loader.ended for batch in loader]
+        [False, False, True]
+        """
+        return self._place["next"] >= len(self)
+
     def __iter__(self) -> Iterator[Any]:
         place, self._resume = self._resume, None
         if place is None:
