@@ -1703,7 +1703,7 @@ def test_a_gradient_inside_a_compiled_function_sees_the_parameters():
 
 
 def test_a_gradient_of_a_network_inside_a_compiled_function():
-    """Its first gradient, a plain number or array, meets operations that are written with methods."""
+    """The gradient it begins with, a plain array, meets rules that are written with methods."""
     net = flux.Chain(flux.Dense(3, 4, flux.tanh), flux.Dense(4, 2))
     ps, ones = flux.params(net), np.ones((len(X), 2), "f4")
 

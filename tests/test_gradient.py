@@ -886,6 +886,39 @@ def test_roll_by_an_unsigned_number(shift, axis):
     np.testing.assert_array_equal(found, back)
 
 
+def test_slips_in_a_primitive_of_ones_own_are_explained():
+    with pytest.raises(TypeError, match="primitive: there is no rule"):
+        primitive()
+
+    @primitive
+    def bare(x):
+        return x * 2
+
+    with pytest.raises(TypeError, match="The rules go into parentheses"):
+        bare(np.ones(3))
+    double = lambda g, y: 2 * g
+    of = lambda kernel: lambda x: np.sum(primitive(double)(kernel)(x))
+    assert gradient(of(lambda x: 2 * float(x)), 3.0) == (2,)
+    with pytest.raises(TypeError, match=r"<lambda>: its kernel returned \(array.*array is wanted"):
+        gradient(of(lambda x: (x, x)), np.ones(2))
+    for rule in (lambda g, y: 1.0, lambda g, y, x, *, k: g):
+        with pytest.raises((AttributeError, TypeError)) as caught:
+            gradient(lambda x: np.sum(primitive(rule)(np.copy)(x)), np.ones(2))  # noqa: B023
+        assert caught.value.__notes__ == ["This came up in a rule of copy, or with its result."]
+
+
+def test_the_refusal_of_a_stored_value_is_not_hidden_behind_that_of_numpy():
+    def stored(x):
+        h = np.zeros(3)
+        h[0] = x[0]
+        return np.sum(h)
+
+    with pytest.raises(flux.RecordingError, match=r"a\[i\] = t: .*np.stack"):
+        gradient(stored, np.ones(3))
+    with pytest.raises(ValueError, match="not enough values"):
+        gradient(lambda x: [(a, b) for a, b in [[x]]], np.ones(3))
+
+
 def test_a_rule_that_returns_what_does_not_fit_is_named():
     @primitive(lambda g, y, x: np.ones(7))
     def odd(x):
@@ -893,7 +926,7 @@ def test_a_rule_that_returns_what_does_not_fit_is_named():
 
     with pytest.raises(ValueError, match="reshape") as caught:
         gradient(lambda x: np.sum(odd(x)), np.ones(3))
-    assert caught.value.__notes__ == ["This is the gradient that a rule of odd returned."]
+    assert caught.value.__notes__ == ["This came up in a rule of odd, or with its result."]
     W = flux.Tensor([1.0, 2.0])
     W.data = np.array([1, 2])
     with pytest.raises(TypeError, match="an array of int64 has no gradient"):
@@ -946,6 +979,22 @@ def test_gradcheck_tells_right_from_wrong():
     assert not report and "the gradient is wrong" in str(report)
     with pytest.raises(TypeError, match="dtype float32; use float64"):
         flux.gradcheck(np.sum, np.ones(2, np.float32))
+
+
+def test_gradcheck_of_a_model_leaves_it_as_it_was():
+    x = np.linspace(-1, 1, 8).reshape(4, 2)
+    m = flux.Dense(2, 3, flux.tanh, init=lambda *shape: np.ones(shape))
+    ps, before = flux.params(m), m.weight.data.copy()
+    loss = lambda: np.sum(m(x) ** 2)
+    assert flux.gradcheck(loss, ps)
+    report = flux.gradcheck(lambda: loss() + float(m.bias.data[1]), ps)
+    assert not report and "wrong; the worst is bias at (1,)" in str(report)
+    calls = iter([loss, loss])  # what comes after these fails
+    with pytest.raises(StopIteration):
+        flux.gradcheck(lambda: next(calls)(), ps)
+    np.testing.assert_array_equal(m.weight.data, before)
+    with pytest.raises(TypeError, match="weight has dtype float32; use float64"):
+        flux.gradcheck(loss, flux.params(flux.Dense(2, 3)))
 
 
 def test_settings_of_numpy_apply_to_the_function_and_not_to_the_rules():

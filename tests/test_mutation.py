@@ -2,7 +2,7 @@
 
 What a derivative reads and somebody else may write to is copied when it is recorded, so every way
 of writing is covered: through the array, an older view, a memoryview, another thread. Within a
-`gradient` large arrays are not copied but watched, by a sample of their elements.
+`gradient` large arrays are not copied but watched: whole at first, later some of their elements.
 """
 
 import array

@@ -805,7 +805,7 @@ def test_extras_of_the_callback(tmp_path):
 
 
 def test_a_schedule_goes_on_where_it_was(tmp_path):
-    """The Scheduler counts by itself: its count is an extra, and the checkpoint stands behind it."""
+    """The count of the Scheduler is an extra, and the checkpoint stands behind it."""
 
     def go(name, stopped=10**6):
         flux.seed_(0)

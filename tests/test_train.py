@@ -746,8 +746,10 @@ def test_generator_can_be_gone_through_once():
     assert len(flux.train_(loss, ps, (x for x in [1.0, 2.0]), flux.SGD(0.1))) == 2
 
 
-def test_generator_that_runs_dry():
+@pytest.mark.parametrize("prepare", [lambda f: f, flux.compiled])
+def test_generator_that_runs_dry(prepare):
     _, ps, loss = scalar()
+    loss = prepare(loss)
     with pytest.raises(ValueError, match="ran dry after epoch 1: a generator can be gone"):
         flux.train_(loss, ps, (x for x in [1.0]), flux.SGD(0.1), epochs=2)
 

@@ -202,6 +202,20 @@ def test_the_same_array_twice(join):
     for shape in [(3,), (2, 3), (0, 3), (2, 0)]:
         (g,) = gradients(lambda x: join([x, 2 * x, x]), np.ones(shape))
         np.testing.assert_array_equal(g, np.full(shape, 4.0))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("sizes", [(1, 3, 2), (0, 2), (2, 0, 1)])
+def test_parts_of_unequal_length_get_what_is_theirs(axis, sizes):
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((n, 4) if axis == 0 else (4, n)) for n in sizes]
+    weights = rng.standard_normal(np.concatenate(parts, axis).shape)
+    found = gradients(lambda *x: np.concatenate(x, axis) * weights, *parts)
+    for g, w in zip(found, np.split(weights, np.cumsum(sizes)[:-1], axis), strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+def test_a_single_number_twice():
     (g,) = gradients(lambda x: np.stack([x, x]), np.float64(1))
     assert g.shape == () and g == 2
 

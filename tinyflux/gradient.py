@@ -12,7 +12,7 @@ import numpy as np
 
 from .borrowing import check
 from .checks import as_callable, as_number, real_array
-from .errors import NotScalarError
+from .errors import NotScalarError, RecordingError
 from .grads import Grads
 from .params import Params
 from .primitive import fitted, primitive
@@ -179,7 +179,12 @@ class Pullback:
             self.wanted = {id(t): t for t in args}
         self.begin = len(tape.rows)  # what makes an argument lies before the function
         tape.sources = tape.sources | self.wanted if outer is not None else self.wanted
-        return f(*args)
+        try:
+            return f(*args)
+        except ValueError as error:
+            if type(error.__cause__) is RecordingError:  # NumPy has put words of its own above it
+                raise error.__cause__ from error
+            raise
 
     def __call__(self, seed):
         """The gradients, for `seed` as the gradient of the output."""
@@ -262,11 +267,11 @@ def walk(rows, grads, record=False):
         if tracing:
             tape.going_back(operation, output, g)
         if operation.body is None:
-            pulled = operation.pull(g, output if record else output.data, arrays, live, params)
             try:
+                pulled = operation.pull(g, output if record else output.data, arrays, live, params)
                 pulled = [d if d is None else fitted(d, arrays[i]) for i, d in zip(live, pulled)]
-            except (ValueError, TypeError) as error:
-                error.add_note(f"This is the gradient that a rule of {operation.name} returned.")
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                error.add_note(f"This came up in a rule of {operation.name}, or with its result.")
                 raise
         elif tracing:
             pulled = operation.joint(g, output, tape.lifted(arrays), live, **params)

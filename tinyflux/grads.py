@@ -168,6 +168,9 @@ class Grads(Mapping):
         pairs = zip(self._arrays, other._arrays, strict=True)
         return Grads(self.params, [_sum(a, b) for a, b in pairs])
 
+    def __radd__(self, other):  # sum([...]) begins with 0
+        return self if type(other) is int and other == 0 else NotImplemented
+
     def __sub__(self, other):
         return self + -other if isinstance(other, Grads) else NotImplemented
 

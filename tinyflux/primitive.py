@@ -29,10 +29,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy import ndarray
+from numpy import generic, ndarray
 
 from .borrowing import SMALL, kept
-from .checks import as_operand
+from .checks import as_operand, shown
 from .errors import foreign, out_refused
 from .tape import open_tape
 from .tensor import Mark, Tensor, new
@@ -158,6 +158,8 @@ class Operation:
             raise
         if not live:
             return y
+        if type(y) is not ndarray and not isinstance(y, (ndarray, generic)):
+            y = as_output(y, self.name)
         if y is arrays[0]:  # a view tells that it may be somebody else's memory
             y = y.view()
         output = new(Tensor)
@@ -229,6 +231,13 @@ class Operation:
         return args[:n], {k: v for k, v in kwargs.items() if k != "out"}
 
 
+def as_output(y, name):
+    """A number of Python's that a kernel has returned, as NumPy has it."""
+    if isinstance(y, (bool, int, float)):
+        return np.asarray(y)[()]
+    raise TypeError(f"{name}: its kernel returned {shown(y)}, where an array is wanted")
+
+
 def takes_no_operand(r):
     """Whether a rule is written in the gradient and the output alone."""
     code = getattr(r, "__code__", None)
@@ -293,9 +302,32 @@ def primitive(*rules, **extra):
     -------
     callable
         A decorator. The operation that it makes takes arrays by position and all else by keyword.
+        The kernel returns an array (or a number of NumPy's), and leaves its operands as they are.
+
+    Raises
+    ------
+    TypeError
+        Without rules, or without the parentheses behind `@primitive`.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> from tinyflux.primitive import primitive
+    >>> @primitive(lambda g, y, x, *, k=1.0: g * k * np.cos(k * x))
+    ... def wave(x, *, k=1.0):
+    ...     return np.sin(k * x)
+    >>> flux.gradient(lambda x: wave(x, k=2.0), 0.0)
+    (array(2.),)
     """
+    if not rules and "joint" not in extra:
+        raise TypeError("primitive: there is no rule; wanted one for each operand, or joint=")
 
     def declare(kernel):
+        if not hasattr(kernel, "__name__"):
+            raise TypeError(
+                f"primitive: {shown(kernel)} came where a function is decorated. The rules go into "
+                "parentheses: @primitive(lambda g, y, x: ...)"
+            )
         operation = Operation(kernel.__name__, kernel, rules, doc=kernel.__doc__, **extra)
         return entered(operation, kernel)
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from .checks import as_array, as_real
-from .gradient import gradient
-from .params import Params
+from .gradient import as_params, gradient
 from .tensor import Tensor
 
 
@@ -29,9 +28,10 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     Parameters
     ----------
     f : callable
-        Returns a number.
-    *args : array_like
-        Of float64 (or longdouble), or numbers; single precision is too coarse for differences.
+        Returns a number, the same whenever it is called with the same arguments.
+    *args : array_like or Params
+        As for `gradient`: arrays and numbers, or one Params (whose values are moved in their place,
+        and put back). Of float64 or longdouble; single precision is too coarse for differences.
     rtol, atol : float
         An entry agrees if |gradient - difference| <= atol + rtol |difference|.
     step : float, optional
@@ -48,48 +48,58 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     >>> import numpy as np, tinyflux as flux
     >>> flux.gradcheck(lambda x, y: np.sum(np.sin(x) * y), np.ones(3), np.ones(3))
     gradcheck: all 6 entries agree; the worst is argument 1 at (0,): gradient 0.540302, ...
+
+    A model, in double precision:
+
+    >>> x = np.linspace(-1, 1, 5)[:, None]
+    >>> m = flux.Dense(1, 2, flux.gelu, init=lambda *shape: np.ones(shape))
+    >>> bool(flux.gradcheck(lambda: np.sum(m(x) ** 2), flux.params(m)))
+    True
     """
     rtol = as_real(rtol, "gradcheck: rtol", finite=True)
     atol = as_real(atol, "gradcheck: atol", finite=True)
     step = None if step is None else as_real(step, "gradcheck: step", finite=True)
-    if any(isinstance(a, Params) for a in args):
-        raise TypeError(
-            "gradcheck: Params came; arrays are wanted, on which f depends: "
-            "gradcheck(lambda w: ..., W.data)"
-        )
-    given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
-    args = [np.array(a, order="C") for a in given]
-    args = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in args]
-    for i, a in enumerate(args):
+    ps = as_params(args)
+    if ps is not None:
+        names, arrays = ps.names(), [p.data for p in ps]
+        call, found = f, gradient(f, ps).values()
+    else:
+        given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
+        arrays = [np.array(a, order="C") for a in given]
+        arrays = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in arrays]
+        names = [f"argument {i + 1}" for i in range(len(arrays))]
+        call = lambda: f(*[a.copy() for a in arrays])
+        found = gradient(f, *arrays)
+    for name, a in zip(names, arrays, strict=True):
         if a.dtype not in (np.float64, np.longdouble):
-            raise TypeError(f"gradcheck: argument {i + 1} has dtype {a.dtype}; use float64")
+            raise TypeError(f"gradcheck: {name} has dtype {a.dtype}; use float64")
     worst = (-1.0, 0.0, "")
     count = 0
     ok = True
-    for i, (a, g) in enumerate(zip(args, gradient(f, *args), strict=True)):
+    for name, a, g in zip(names, arrays, found, strict=True):
         g = np.zeros(a.shape) if g is None else g
         for place in np.ndindex(a.shape):
-            wanted = difference(f, args, i, place, step)
+            wanted = difference(call, a, place, step)
             error = abs(float(g[place]) - wanted)
             allowed = atol + rtol * abs(wanted)
             ok = ok and error <= allowed
             count += 1
             if not error / allowed <= worst[0]:
-                text = (
-                    f"argument {i + 1} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
-                )
+                text = f"{name} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
                 worst = (error / allowed, error, text)
     verdict = f"all {count} entries agree" if ok else "the gradient is wrong"
     return GradcheckReport(ok, worst[1], f"gradcheck: {verdict}; the worst is {worst[2]}")
 
 
-def difference(f, args, i, place, step):
-    """The central difference of f in one entry of argument i."""
-    x = args[i]
-    h = step or float(np.finfo(x.dtype).eps) ** (1 / 3) * max(1.0, abs(float(x[place])))
+def difference(call, x, place, step):
+    """The central difference of `call()` in one entry of x, which is moved and put back."""
+    kept = x[place]
+    h = step or float(np.finfo(x.dtype).eps) ** (1 / 3) * max(1.0, abs(float(kept)))
     ends = []
-    for sign in (1, -1):
-        moved = x.copy()
-        moved[place] += sign * h
-        ends.append(f(*args[:i], moved, *args[i + 1 :]))
+    try:
+        for sign in (1, -1):
+            x[place] = kept + sign * h
+            ends.append(call())
+    finally:
+        x[place] = kept
     return float(ends[0] - ends[1]) / (2 * h)

@@ -42,7 +42,7 @@ def update_(opt, ps, gs):
     Parameters
     ----------
     opt : an optimiser
-    ps : Params or iterable of Tensor
+    ps : Params, or list or tuple of Tensor
     gs : Grads, or a mapping from each Tensor to its gradient
         Where the gradient is None, the parameter and its state are left alone.
 
