@@ -150,6 +150,8 @@ class Operation:
                 if self.needs is None or not self.read[i].isdisjoint(live):
                     a = arrays[i]
                     arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
+        if live and "out" in params:
+            raise out_refused(self.name)
         try:
             y = self.kernel(*arrays, **params)
         except Exception:
@@ -191,6 +193,12 @@ class Operation:
             else:
                 found.append(r(g, y, *arrays, **params))
         return found
+
+    @property
+    def __signature__(self):  # what `help` and `inspect` show, as of the function it stands for
+        from inspect import signature
+
+        return signature(self.body or self.kernel)
 
     @cached_property
     def names(self):
@@ -309,15 +317,9 @@ def primitive(*rules, **extra):
     TypeError
         Without rules, or without the parentheses behind `@primitive`.
 
-    Examples
-    --------
-    >>> import numpy as np, tinyflux as flux
-    >>> from tinyflux.primitive import primitive
-    >>> @primitive(lambda g, y, x, *, k=1.0: g * k * np.cos(k * x))
-    ... def wave(x, *, k=1.0):
-    ...     return np.sin(k * x)
-    >>> flux.gradient(lambda x: wave(x, k=2.0), 0.0)
-    (array(2.),)
+    Notes
+    -----
+    docs/operations.md has an example, and the way to declare the derivative of a NumPy function.
     """
     if not rules and "joint" not in extra:
         raise TypeError("primitive: there is no rule; wanted one for each operand, or joint=")

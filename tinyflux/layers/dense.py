@@ -65,13 +65,10 @@ class Dense:
 
     def __call__(self, x):
         weight, f = self.weight, self.activation
-        array = (
-            x.data
-            if type(x) is Tensor
-            else as_operand(x, repr(self))
-            if type(x) is not np.ndarray
-            else x
-        )
+        if type(x) is Tensor:
+            array = x.data
+        else:
+            array = x if type(x) is np.ndarray else as_operand(x, repr(self))
         if type(weight) is not Tensor:
             raise TypeError(
                 f"Dense: the weight is {shown(weight)}, but it must be a Tensor: write "

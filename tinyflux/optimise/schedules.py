@@ -191,6 +191,8 @@ class Inv(Schedule):
 class Triangle(Schedule):
     """From the smaller of l0 and l1 up to the larger and down again, straight, in one period.
 
+    min(l0, l1) + abs(l0 - l1) * 2 / pi * abs(asin(sin(pi * (t - 1) / period))).
+
     Examples
     --------
     >>> [round(Triangle(0.0, 1.0, period=4)(t), 9) for t in range(1, 6)]
@@ -225,6 +227,9 @@ class Sin(Schedule):
 class CosAnneal(Schedule):
     """From the larger of l0 and l1 down to the smaller along a cosine, anew after each period.
 
+    min(l0, l1) + abs(l0 - l1) * (1 + cos(pi * s / period)) / 2, where s is (t - 1) mod period; with
+    `restart=False` it is t - 1.
+
     Loshchilov & Hutter (2017), "SGDR: stochastic gradient descent with warm restarts", eq. 5.
 
     Examples
@@ -246,8 +251,25 @@ class CosAnneal(Schedule):
 class OneCycle(Schedule):
     """Up to maxval along a cosine in the first part of nsteps, then down to nearly 0 along another.
 
-    `startval` is maxval / 25 and `endval` maxval / 1e5 unless given. Smith & Topin (2019),
-    "Super-convergence: very fast training of neural networks using large learning rates".
+    With up = ceil(percent_start * nsteps):
+    startval + (maxval - startval) * (1 - cos(pi * (t - 1) / up)) / 2 for t <= up, and behind that
+    endval + (maxval - endval) * (1 + cos(pi * (t - 1 - up) / (nsteps - up))) / 2.
+
+    Parameters
+    ----------
+    nsteps : int
+        How many steps there are; one more is an error.
+    maxval : float
+        The largest value.
+    startval, endval : float, optional
+        The first value, and the one behind the last: maxval / 25 and maxval / 1e5.
+    percent_start : float
+        The part of the steps on the way up, from 0 to 1.
+
+    Notes
+    -----
+    Smith & Topin (2019), "Super-convergence: very fast training of neural networks using large
+    learning rates".
 
     Examples
     --------
