@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from .borrowing import SMALL, kept
+from .borrowing import SMALL, held, kept
 from .checks import as_operand
 from .errors import foreign, out_refused
 from .tape import open_tape
@@ -45,7 +45,7 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 # Types of operands that are used as they are, like arrays; anything else is converted.
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
-
+FIXED = {int, float, bool, str, type(None)}  # types of parameters that nobody can write to
 NO_MARK = Mark()  # what no value has: in the place of the tape's where none is open
 
 
@@ -158,6 +158,8 @@ class Operation:
             raise
         if not live:
             return y
+        if params and not tape.tracing and not FIXED.issuperset(map(type, params.values())):
+            params = {k: held(v) for k, v in params.items()}
         if y is arrays[0]:  # a view tells that it may be somebody else's memory
             y = y.view()
         output = new(Tensor)

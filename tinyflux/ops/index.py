@@ -108,17 +108,7 @@ def picked(x, index):
         if any(t.dtype == bool for t in arrays):
             recording().refuse("x[mask], whose result has a shape that depends on the values,")
         return pick(x, *arrays, index=with_holes(index))
-    tape = recording()
-    if tape is not None and not tape.tracing:
-        index = kept(index)
     return getitem(x, index=index)
-
-
-def kept(index):
-    """An index with copies of its arrays, which others may write to before the way back."""
-    if isinstance(index, (tuple, list)):
-        return type(index)(map(kept, index))
-    return index.copy() if isinstance(index, np.ndarray) else index
 
 
 def along(axis, n, indices):
