@@ -54,6 +54,9 @@ def array_function(self, function, types, args, kwargs):
     operation = OPERATIONS.get(function)
     if operation is not None and operation.body is None:
         operands, params = operation.from_call(args, kwargs)
+        dtype = params.get("dtype")
+        if dtype is not None and np.dtype(dtype).kind in "biu" and touches_tape(operands):
+            raise no_rule(f"{operation.name} with dtype={np.dtype(dtype)}")
         return operation(*operands, **params)
     if not touches_tape((args, kwargs)):
         return function(*plain(args), **plain(kwargs))
