@@ -333,6 +333,7 @@ REFUSED = {  # what NumPy refuses, though something could be made of it
     "norm over no axes": lambda x: np.linalg.norm(x, axis=()),
     "vector_norm": lambda x: np.linalg.vector_norm(x, axis=2),
     "full_like": lambda x: np.full_like(x[0], x),
+    "clip, both kinds of bounds": lambda x: np.clip(x, 0, 1, min=3),
     "take, out of range": lambda x: np.take(x, [2], 0, None),
     "trace of another type": lambda x: np.linalg.trace(x, dtype="no type"),
 }

@@ -241,8 +241,9 @@ def norm(x, ord=None, axis=None, keepdims=False):
         if abs(ord) == 1:
             rows, columns = columns, rows
         sums = np.abs(x) if rows is None else np.sum(np.abs(x), axis=columns, keepdims=True)
-        y = (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
-        return y
+        if ord > 0 and np.size(x) == 0:  # which has the norm 0
+            return np.sum(sums, axis=axes, keepdims=keepdims)
+        return (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
     if len(axes) == 1 and ord != 0:
         return pnorm(x, ord=ord, axis=axes[0], keepdims=keepdims)
     raise ValueError(f"norm: ord={ord!r} over {len(axes)} axes has no derivative rule here")
