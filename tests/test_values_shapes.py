@@ -6,6 +6,7 @@ broadcast.
 
 import itertools
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -356,3 +357,15 @@ def test_arguments_that_have_no_rule_are_not_passed_over():
     ):
         with pytest.raises(TypeError, match="argument"):
             flux.pullback(f, X)
+
+
+def test_a_named_tuple_is_a_tuple():
+    Pair = namedtuple("Pair", "first second")
+    for f, wanted in (
+        (lambda x: np.reshape(x, Pair(3, 2)), np.ones((2, 3))),
+        (lambda x: np.sum(x, axis=Pair(0, 1)), np.ones((2, 3))),
+        (lambda x: x[Pair(0, 1)], [[0, 1, 0], [0, 0, 0]]),
+    ):
+        value, back = flux.pullback(f, X)
+        np.testing.assert_array_equal(value, f(X))
+        np.testing.assert_array_equal(back(np.ones_like(value))[0], wanted)

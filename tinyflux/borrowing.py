@@ -30,7 +30,7 @@ def kept(tape, array, operation):
 
 def held(value):
     """A parameter of a call (an index, a mask, a shift) with copies of the arrays in it."""
-    if isinstance(value, (tuple, list)):
+    if type(value) in (tuple, list):  # one of another kind, as a named tuple, stays what it is
         return type(value)(map(held, value))
     return value.copy() if isinstance(value, ndarray) else value
 
