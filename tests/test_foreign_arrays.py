@@ -276,6 +276,11 @@ def test_operators_of_arrays_and_numbers_of_numpy_give_way():
     assert set(seen) == {Tensor}
 
 
+def test_lists_are_operands_of_second_derivatives_too():
+    loss = lambda x: np.sum([[1.0, 2.0]] @ (x * x)) + np.vecdot([3, 1], x * x)
+    np.testing.assert_array_equal(flux.hessian(loss, np.ones(2)), [[8, 0], [0, 6]])
+
+
 def test_a_subclass_is_no_longer_one_inside():
     kinds = []
 

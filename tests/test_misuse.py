@@ -330,6 +330,14 @@ def test_a_recorded_value_is_not_lost_in_a_plain_array():
     with pytest.raises(ValueError, match="not enough values"):  # of the user's, as it is
         flux.gradient(lambda t: [(a, b) for a, b in [[t]]], np.ones(3))
     assert flux.gradient(lambda t: t * float(t), 3.0)[0] == 3  # read out on purpose
+    for option in (
+        lambda t: np.sum(np.ones(2), initial=t),
+        lambda t: np.max(np.ones(2), initial=t),
+        lambda t: np.interp(-1.0, [0.0, 1.0], [1.0, 2.0], left=t),
+    ):
+        with pytest.raises((flux.RecordingError, ValueError)) as caught:
+            flux.gradient(option, 3.0)
+        assert "gradient would be lost" in str(caught.value.__cause__ or caught.value)
 
 
 def test_a_thread_cannot_use_what_another_records():

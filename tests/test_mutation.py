@@ -236,6 +236,55 @@ def test_indices_and_labels_that_are_written_to():
     np.testing.assert_array_equal(back(1.0)[W], wanted)
 
 
+MASK = np.array([True, False, True])
+KEYWORDS = {  # (what is written to, what is computed with it)
+    **{
+        f"{f.__name__}, where": (MASK, lambda x, m, f=f: f(x, where=m))
+        for f in (np.sum, np.mean, np.prod, np.var, np.std, np.nansum, np.nanmean)
+    },
+    "max, where": (MASK, lambda x, m: np.max(x, where=m, initial=0.0)),
+    "var, mean": (np.array([2.0]), lambda x, mean: np.var(x, mean=mean)),
+    "prod, initial": (np.array(2.0), lambda x, first: np.prod(x, initial=first)),
+    "roll, shift": (np.array([1]), lambda x, n: np.roll(x, n, (0,)) @ [1, 5, 9]),
+    "transpose, axes": (np.array([1, 0]), lambda x, a: np.transpose(np.outer(x, [1, 2]), a)[1, 2]),
+    "bincount": (np.array([2, 1, 1]), lambda x, n: np.bincount(n, x) @ [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_keywords_that_are_written_to(name):
+    """Also within a gradient of a gradient."""
+    given, f = KEYWORDS[name]
+    x = np.array([1.0, 3.0, 7.0])
+    square = lambda x, a: f(x, a) ** 2
+    slope = lambda f: lambda x: np.sum(flux.gradient(f, x)[0] ** 2)
+    wanted = [flux.gradient(g, x)[0] for h in [lambda x: square(x, given)] for g in (h, slope(h))]
+
+    def written(x):
+        a = given.copy()
+        y = square(x, a)
+        a[...] = 0
+        return y
+
+    np.testing.assert_array_equal(flux.gradient(written, x)[0], wanted[0])
+    np.testing.assert_array_equal(flux.gradient(slope(written), x)[0], wanted[1])
+
+
+def test_operands_that_are_written_to_before_the_way_back_of_a_gradient_inside():
+    W, b = flux.Tensor(np.zeros(3)), np.zeros(3)
+
+    def inner(x):
+        W.data[:] = b[:] = [1, 2, 3]
+        y = np.sum(x * x * b * W)
+        W.data[:] = b[:] = 0
+        return y
+
+    outer = lambda x: np.sum(flux.gradient(inner, x)[0])
+    np.testing.assert_array_equal(flux.gradient(outer, np.ones(3))[0], [2, 8, 18])
+    with pytest.raises(flux.MutationError, match=r"multiply: an operand of shape \(3,\)"):
+        flux.gradient(lambda: flux.gradient(lambda: inner(W), [W])[W].sum(), [W])
+
+
 def test_layers_and_losses_of_every_kind():
     x = np.random.default_rng(0).standard_normal((5, 3)).astype("f4")
     y = np.abs(np.random.default_rng(1).standard_normal((5, 2))).astype("f4")

@@ -122,6 +122,40 @@ def test_masks_and_counts_of_small_integers_do_not_wrap(dtype):
         assert losses.mae(ones * 100, np.full((300, 1), -100, np.int8)) == 200
 
 
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "u8"])
+def test_knots_of_small_integers_do_not_wrap(dtype):
+    """np.interp computes in float64, and so do its slopes."""
+    low, high = np.array([-100, 100]).astype(dtype) if dtype == "i1" else np.array([0, 1], dtype)
+    x, knots, heights = np.array([0.25]), np.array([low, high]), np.array([high, low])
+    f = lambda x, xp, fp: np.sum(np.interp(x, xp, fp))
+    wanted = flux.gradient(f, x, knots.astype(float), heights.astype(float))
+    for arrays in ((x, knots, heights), (x, knots, heights * 1.0), (x, knots * 1.0, heights)):
+        live = [i for i, a in enumerate(arrays) if a.dtype == float]
+
+        def g(*moving, arrays=arrays, live=live):
+            full = dict(enumerate(arrays)) | dict(zip(live, moving, strict=True))
+            return f(*(full[i] for i in range(3)))
+
+        for i, d in zip(live, flux.gradient(g, *(arrays[i] for i in live)), strict=True):
+            np.testing.assert_array_equal(d, wanted[i])
+
+
+def test_an_average_by_small_integers_has_the_type_of_numpy():
+    x, w = np.arange(3, dtype=np.float32), np.array([100, 100, 200], np.uint8)
+    wanted = np.average(x, weights=w, returned=True)
+    for i in range(2):
+        value, _ = flux.pullback(lambda x: np.average(x, weights=w, returned=True)[i], x)  # noqa: B023
+        assert value == wanted[i] and value.dtype == wanted[i].dtype == np.float32
+
+
+@pytest.mark.parametrize("f", [np.sum, np.prod, np.mean, np.cumsum, np.nansum, np.std])
+def test_a_sum_in_whole_numbers_has_no_gradient(f):
+    """Each element would be cut off: the slope is 0 and not 1."""
+    with pytest.raises(flux.NotDifferentiableError, match=f"{f.__name__} with dtype=int64"):
+        flux.gradient(lambda x: 1.0 * np.sum(f(x, dtype=np.int64)), np.array([1.5, 2.5]))
+    assert np.sum(flux.Tensor([1.5, 2.5]), dtype=int) == 3  # outside of a gradient, as NumPy
+
+
 def test_half_precision_is_data_and_never_overflows_in_a_sum():
     """A loss of numbers of float16 is computed in float32; a leaf of it is refused."""
     x = np.full((300, 300), 300, np.float16)

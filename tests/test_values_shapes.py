@@ -6,6 +6,7 @@ broadcast.
 
 import itertools
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -292,3 +293,93 @@ def test_memory_that_is_used_again_does_not_poison_a_product():
     np.testing.assert_allclose(again, value, rtol=1e-6)
     for g, h in zip(found.values(), gs.values(), strict=True):
         np.testing.assert_allclose(g, h, rtol=1e-6)
+
+
+def test_the_deviation_from_a_given_mean():
+    """Of equal elements, too: they may be far from that mean."""
+    for x in (np.array([3.0, 3.0]), np.array([3.0, 4.0])):
+        (g,) = flux.gradient(lambda x: np.std(x, mean=np.array([0.0])), x)
+        np.testing.assert_allclose(g, x / (2 * np.std(x, mean=[0.0])), rtol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3)])
+@pytest.mark.parametrize("spacing", [2.0, (3,), (1, 3), (4, 3)], ids=str)
+def test_trapezoids_of_spacings_of_every_shape(shape, spacing):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal(shape)
+    dx = spacing if spacing == 2.0 else rng.uniform(1, 2, spacing)
+    for axis in range(-y.ndim, y.ndim):
+        f = lambda y: np.trapezoid(y, dx=dx, axis=axis)  # noqa: B023
+        try:
+            wanted = f(y)
+        except ValueError:
+            with pytest.raises(ValueError, match="broadcast"):
+                flux.pullback(f, y)
+            continue
+        value, back = flux.pullback(f, y)
+        np.testing.assert_array_equal(value, wanted)
+        rest = rng.standard_normal(shape)
+        (g,) = back(np.ones_like(value))
+        np.testing.assert_allclose(np.sum(g * rest), np.sum(f(rest)), rtol=1e-12)
+
+
+def test_nothing_is_taken_away_and_put_in():
+    x = np.arange(3.0)
+    for f in (lambda x: np.delete(x, []), lambda x: np.insert(x, [], x[:0])):
+        value, back = flux.pullback(f, x)
+        np.testing.assert_array_equal(value, x)
+        np.testing.assert_array_equal(back(np.ones(3))[0], [1, 1, 1])
+    value, back = flux.pullback(lambda x: np.quantile(x, []), x)
+    assert value.shape == (0,)
+    np.testing.assert_array_equal(back(value)[0], [0, 0, 0])
+
+
+X = np.arange(6.0).reshape(2, 3)
+REFUSED = {  # what NumPy refuses, though something could be made of it
+    "average of another length": lambda x: np.average(x, axis=1, weights=np.ones(1)),
+    "average without axis": lambda x: np.average(x, weights=np.ones(3)),
+    "average of 0": lambda x: np.average(x[0, :2], weights=[1.0, -1.0]),
+    "bincount": lambda x: np.bincount([0, 1, 1], x[0, :1]),
+    "take_along_axis": lambda x: np.take_along_axis(x, np.array([0, 0, 1]), 0),
+    "take_along_axis, flat": lambda x: np.take_along_axis(x, np.array([[0, 1]]), None),
+    "tensordot": lambda x: np.tensordot(x, x[0], ((1,), (1,))),
+    "norm of rows": lambda x: np.linalg.norm(x, "fro", axis=1),
+    "norm over three axes": lambda x: np.linalg.norm(x[None], np.inf),
+    "norm over no axes": lambda x: np.linalg.norm(x, axis=()),
+    "vector_norm": lambda x: np.linalg.vector_norm(x, axis=2),
+    "full_like": lambda x: np.full_like(x[0], x),
+    "clip, both kinds of bounds": lambda x: np.clip(x, 0, 1, min=3),
+    "take, out of range": lambda x: np.take(x, [2], 0, None),
+    "trace of another type": lambda x: np.linalg.trace(x, dtype="no type"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_numpy_refuses_is_refused(name):
+    for f in (REFUSED[name], lambda x: flux.pullback(REFUSED[name], x)):
+        with pytest.raises((ValueError, TypeError, IndexError, ZeroDivisionError)):
+            f(X)
+
+
+def test_arguments_that_have_no_rule_are_not_passed_over():
+    for f in (
+        lambda x: np.take(x, [0], 0, np.empty((1, 3))),
+        lambda x: np.ptp(x, 0, np.empty(3)),
+        lambda x: np.trace(x, dtype=np.float32),
+        lambda x: np.linalg.trace(x, dtype=np.float32),
+        lambda x: np.concatenate([x, x], dtype=np.float32),
+    ):
+        with pytest.raises(TypeError, match="argument"):
+            flux.pullback(f, X)
+
+
+def test_a_named_tuple_is_a_tuple():
+    Pair = namedtuple("Pair", "first second")
+    for f, wanted in (
+        (lambda x: np.reshape(x, Pair(3, 2)), np.ones((2, 3))),
+        (lambda x: np.sum(x, axis=Pair(0, 1)), np.ones((2, 3))),
+        (lambda x: x[Pair(0, 1)], [[0, 1, 0], [0, 0, 0]]),
+    ):
+        value, back = flux.pullback(f, X)
+        np.testing.assert_array_equal(value, f(X))
+        np.testing.assert_array_equal(back(np.ones_like(value))[0], wanted)

@@ -7,6 +7,8 @@ hundred gradients all of it, and later some elements, other ones every time. Arr
 locked, because they belong to others.
 """
 
+from numpy import ndarray
+
 from .errors import MutationError
 
 SMALL = 8192  # bytes; up to here it is always a copy
@@ -24,6 +26,13 @@ def kept(tape, array, operation):
     where = slice(n % step, None, step)
     tape.watched.append((operation, array, where, array.ravel("K")[where].tobytes()))
     return array
+
+
+def held(value):
+    """A parameter of a call (an index, a mask, a shift) with copies of the arrays in it."""
+    if type(value) in (tuple, list):  # one of another kind, as a named tuple, stays what it is
+        return type(value)(map(held, value))
+    return value.copy() if isinstance(value, ndarray) else value
 
 
 def check(tape):

@@ -10,7 +10,7 @@ from threading import get_ident
 
 import numpy as np
 
-from .borrowing import check
+from .borrowing import check, written_to
 from .checks import as_callable, as_number, real_array
 from .errors import NotScalarError, RecordingError
 from .grads import Grads
@@ -300,11 +300,17 @@ def depending_on(wanted, rows):
     """The rows that depend on the Tensors with these ids, with Tensors in the place of arrays."""
     active = set(wanted)
     found = []
-    for operation, operands, _, params, output, live in rows:
-        live = [i for i in live if id(operands[i]) in active]
+    for operation, operands, arrays, params, output, moving in rows:
+        live = [i for i in moving if id(operands[i]) in active]
         if live:
             active.add(id(output))
-            found.append((operation, operands, operands, params, output, live))
+            arrays = list(arrays)  # of what is not recorded they are kept: it may have changed
+            for i in moving:
+                t = operands[i]
+                if t.data is not arrays[i] and t.data.tobytes() != arrays[i].tobytes():
+                    raise written_to(operation.name, t.shape)
+                arrays[i] = t
+            found.append((operation, operands, arrays, params, output, live))
     return found
 
 

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import generic, ndarray
 
-from .borrowing import SMALL, kept
+from .borrowing import SMALL, held, kept
 from .checks import as_operand, shown
 from .errors import foreign, out_refused
 from .tape import open_tape
@@ -45,7 +45,7 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 # Types of operands that are used as they are, like arrays; anything else is converted.
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
-
+FIXED: set[type] = {int, float, bool, str, type(None)}  # of parameters nobody can write to
 NO_MARK = Mark()  # what no value has: in the place of the tape's where none is open
 
 
@@ -162,6 +162,8 @@ class Operation:
             return y
         if type(y) is not ndarray and not isinstance(y, (ndarray, generic)):
             y = as_output(y, self.name)
+        if params and not tape.tracing and not FIXED.issuperset(map(type, params.values())):
+            params = {k: held(v) for k, v in params.items()}
         if y is arrays[0]:  # a view tells that it may be somebody else's memory
             y = y.view()
         output = new(Tensor)
@@ -237,6 +239,9 @@ class Operation:
         if Tensor in map(type, kwargs.values()):  # asarray raises if a gradient would be lost
             kwargs = {k: np.asarray(v) if type(v) is Tensor else v for k, v in kwargs.items()}
         return args[:n], {k: v for k, v in kwargs.items() if k != "out"}
+
+
+FIXED.add(Operation)
 
 
 def as_output(y, name):

@@ -54,6 +54,9 @@ def array_function(self, function, types, args, kwargs):
     operation = OPERATIONS.get(function)
     if operation is not None and operation.body is None:
         operands, params = operation.from_call(args, kwargs)
+        dtype = params.get("dtype")
+        if dtype is not None and np.dtype(dtype).kind in "biu" and touches_tape(operands):
+            raise no_rule(f"{operation.name} with dtype={np.dtype(dtype)}")
         return operation(*operands, **params)
     if not touches_tape((args, kwargs)):
         return function(*plain(args), **plain(kwargs))
@@ -124,6 +127,11 @@ def is_stored():
     return frame.f_code.co_code[frame.f_lasti] == opmap["STORE_SUBSCR"]
 
 
+def in_numpy():
+    """Whether a function of NumPy asks for a float, as np.sum(a, initial=t) does."""
+    return sys._getframe(2).f_globals.get("__name__", "").startswith("numpy.")
+
+
 def guarded(name):
     """A method of Tensor that reads its value out, which `compiled` refuses."""
     read = getattr(Tensor, name)
@@ -138,7 +146,8 @@ def guarded(name):
                 "a[i] = t: a plain array cannot keep a value that is being recorded, its gradient "
                 "would be lost. Collect the values in a list and write np.stack(values)."
             )
-        if name == "tolist" and tape is not None and tape.tracks(self):
+        lost = name == "tolist" or (name == "__float__" and in_numpy())
+        if lost and tape is not None and tape.tracks(self):
             np.asarray(self)  # is refused, and says why
         return read(self, *args)
 

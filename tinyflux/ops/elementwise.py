@@ -199,6 +199,8 @@ def clamp(x, low, high):
     np.clip, samples=[sample((3, 4), a_min=-0.5, a_max=0.5), sample((5,), a_min=0.1, a_max=None)]
 )
 def clip(x, a_min=None, a_max=None, *, min=None, max=None):
+    if not (a_min is a_max is None or min is max is None):
+        raise ValueError("clip: the bounds are a_min and a_max, or min and max; got some of both")
     low, high = (a if a is not None else b for a, b in ((a_min, min), (a_max, max)))
     return clamp(x, -np.inf if low is None else low, np.inf if high is None else high)
 

@@ -108,17 +108,7 @@ def picked(x, index):
         if any(t.dtype == bool for t in arrays):
             recording().refuse("x[mask], whose result has a shape that depends on the values,")
         return pick(x, *arrays, index=with_holes(index))
-    tape = recording()
-    if tape is not None and not tape.tracing:
-        index = kept(index)
     return getitem(x, index=index)
-
-
-def kept(index):
-    """An index with copies of its arrays, which others may write to before the way back."""
-    if isinstance(index, (tuple, list)):
-        return type(index)(map(kept, index))
-    return index.copy() if isinstance(index, np.ndarray) else index
 
 
 def along(axis, n, indices):
@@ -136,7 +126,7 @@ def along(axis, n, indices):
         sample((3,), indices=[[0, 1], [2, 0]]),
     ],
 )
-def take(x, indices, axis=None, mode="raise"):
+def take(x, indices, axis=None, *, mode="raise"):  # by position NumPy has out= before it
     indices = indices if type(indices) is Tensor else np.asarray(indices)
     if indices.dtype.kind in "bu":  # no mask, and room for the length
         indices = indices.astype(np.intp)
@@ -174,6 +164,11 @@ def take_along_axis(x, indices, axis=-1):
     axis = normalize_axis_index(axis, np.ndim(x))
     if np.result_type(indices).kind not in "iu":
         raise IndexError("take_along_axis: the indices must be whole numbers")
+    if np.ndim(indices) != np.ndim(x):
+        raise ValueError(
+            f"take_along_axis: indices of shape {np.shape(indices)} and values of {np.shape(x)} "
+            "must have the same number of axes (one for axis=None)"
+        )
     grid = []
     for i, n in enumerate(np.shape(x)):
         shape = [1] * np.ndim(x)
@@ -217,6 +212,12 @@ def interpolate(x, xp, fp, *, left=None, right=None):
     return np.interp(x, xp, fp, left, right)
 
 
+def wide(a):
+    """What differences are taken of, in the type in which NumPy computes: small integers wrap."""
+    a = a if type(a) is Tensor else np.asarray(a)
+    return a if a.dtype.kind == "f" else a.astype(np.float64)
+
+
 def rising(f, x, xp, fp, **params):
     """f at x, with knots that rise."""
     return f(x, np.cumsum(np.abs(xp)) - 2, fp, **params)
@@ -233,6 +234,7 @@ def rising(f, x, xp, fp, **params):
 def interp(x, xp, fp, left=None, right=None, period=None):
     if period is not None:
         raise no_rule("interp with period")
+    x, xp, fp = (wide(a) for a in (x, xp, fp))
     left, right = (end if end is None else np.asarray(end) for end in (left, right))
     return interpolate(x, xp, fp, left=left, right=right)
 
@@ -244,6 +246,11 @@ def bincount(x, weights=None, minlength=0):
         recording().refuse("bincount, whose result has a shape that depends on the values,")
     x = np.asarray(x)
     shape = np.bincount(x, minlength=minlength).shape
+    if np.shape(weights) != x.shape:
+        raise ValueError(
+            f"bincount: weights of shape {np.shape(weights)} for numbers of shape {x.shape}; one "
+            "weight for each number is wanted"
+        )
     return scatter(weights.astype(np.float64), index=(x,), shape=shape)
 
 

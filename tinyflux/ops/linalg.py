@@ -6,6 +6,7 @@ I. Murray, "Differentiation of the Cholesky decomposition" (2016).
 """
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample, without_gradient
@@ -225,9 +226,14 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     ],
 )
 def norm(x, ord=None, axis=None, keepdims=False):
-    if (ord is None and axis is None) or ord in ("fro", "f", None):
-        return pnorm(x, axis=axis, keepdims=keepdims)
-    axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
+    if ord is None and axis is None:
+        return pnorm(x, keepdims=keepdims)
+    n = np.ndim(x)
+    axes = normalize_axis_tuple(range(n) if axis is None else axis, n)
+    if len(axes) not in (1, 2):
+        raise ValueError(f"norm: one axis is wanted or two, got axis={axis} of shape {np.shape(x)}")
+    if ord is None or (ord in ("fro", "f") and len(axes) == 2):
+        return pnorm(x, axis=axes, keepdims=keepdims)
     if isinstance(ord, str):
         raise ValueError(f"norm: ord={ord!r} has no derivative rule here")
     if abs(ord) == np.inf or (abs(ord) == 1 and len(axes) == 2):
@@ -235,8 +241,9 @@ def norm(x, ord=None, axis=None, keepdims=False):
         if abs(ord) == 1:
             rows, columns = columns, rows
         sums = np.abs(x) if rows is None else np.sum(np.abs(x), axis=columns, keepdims=True)
-        y = (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
-        return y
+        if ord > 0 and np.size(x) == 0:  # which has the norm 0
+            return np.sum(sums, axis=axes, keepdims=keepdims)
+        return (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=keepdims)
     if len(axes) == 1 and ord != 0:
         return pnorm(x, ord=ord, axis=axes[0], keepdims=keepdims)
     raise ValueError(f"norm: ord={ord!r} over {len(axes)} axes has no derivative rule here")
@@ -353,7 +360,7 @@ composed(np.linalg.diagonal, samples=[sample((2, 3, 4)), sample((3, 4), offset=1
     lambda x, *, offset=0: np.diagonal(x, offset, -2, -1)
 )
 composed(np.linalg.trace, samples=[sample((2, 3, 3)), sample((3, 4), offset=1)])(
-    lambda x, *, offset=0, dtype=None: np.trace(x, offset, -2, -1)
+    lambda x, *, offset=0: np.trace(x, offset, -2, -1)
 )
 composed(np.linalg.matrix_norm, samples=[sample((2, 3, 4)), sample((3, 4), ord=1, keepdims=True)])(
     lambda x, *, keepdims=False, ord="fro": np.linalg.norm(x, ord, (-2, -1), keepdims)
@@ -376,7 +383,7 @@ def vecdot(a, b, *, axis=-1):
 )
 def vector_norm(x, *, axis=None, keepdims=False, ord=2):
     n = np.ndim(x)
-    axes = [a % n for a in (range(n) if axis is None else np.atleast_1d(axis))]
+    axes = normalize_axis_tuple(range(n) if axis is None else axis, n)
     rest = [a for a in range(n) if a not in axes]
     length, shape = int(np.prod([np.shape(x)[a] for a in axes])), [np.shape(x)[a] for a in rest]
     y = np.linalg.norm(np.reshape(np.transpose(x, [*axes, *rest]), (length, *shape)), ord, 0)

@@ -4,6 +4,7 @@ For C = A B:  dL/dA = G B^T  and  dL/dB = A^T G.
 """
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample
@@ -99,7 +100,10 @@ def tensordot(a, b, axes=2):
     na, nb = np.ndim(a), np.ndim(b)
     if np.ndim(axes) == 0:
         axes = (range(na - int(axes), na), range(int(axes)))
-    of_a, of_b = ([i % n for i in np.atleast_1d(x)] for x, n in zip(axes, (na, nb), strict=True))
+    of_a, of_b = (
+        [normalize_axis_index(i, n) for i in np.atleast_1d(x)]
+        for x, n in zip(axes, (na, nb), strict=True)
+    )
     rest_a = [i for i in range(na) if i not in of_a]
     rest_b = [i for i in range(nb) if i not in of_b]
     shape_a, shape_b = np.shape(a), np.shape(b)

@@ -1,9 +1,11 @@
 """Derivatives of the reductions: what was summed up is spread out again."""
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample, without_gradient
+from ..tensor import Tensor
 
 AXES = [
     sample((3, 4)),
@@ -109,7 +111,9 @@ def std_slope(
     """(x - mean) / ((n - ddof) std), and 0 where all elements are equal."""
     n = count(x, axis, where) - (ddof if correction is None else correction)
     scale = spread(y, x, axis, keepdims) * n
-    still = np.logical_or(np.equal(scale, 0), alike(x, axis, where))
+    still = np.equal(scale, 0)
+    if mean is np._NoValue:
+        still = np.logical_or(still, alike(x, axis, where))
     slope = np.where(still, 0, deviation(x, axis, where, mean) / np.where(still, 1, scale))
     return kept(spread(g, x, axis, keepdims) * slope, where)
 
@@ -127,6 +131,14 @@ rule(np.var, var_slope, samples=DDOF)
 rule(np.std, std_slope, samples=DDOF)
 
 
+@primitive(lambda g, y: g, samples=())
+def divisor(total):
+    """The sum of weights, if it is not 0."""
+    if np.any(np.equal(total, 0)):
+        raise ZeroDivisionError("average: the sum of the weights is 0")
+    return total
+
+
 @composed(
     np.average,
     samples=[
@@ -141,20 +153,24 @@ def average(x, axis=None, weights=None, returned=False, *, keepdims=False):
         mean = np.mean(x, axis=axis, keepdims=keepdims)
         total = np.broadcast_to(np.asarray(x.size / np.size(mean), x.dtype), np.shape(mean))
         return (mean, total) if returned else mean
-    if np.shape(weights) != np.shape(x):
-        axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-        at = [a % np.ndim(x) for a in axes]
-        order = np.argsort(at)
-        weights = np.transpose(weights, order) if np.ndim(weights) > 1 else weights
-        rest = [a for a in range(np.ndim(x)) if a not in at]
-        weights = np.expand_dims(weights, tuple(rest))
-    total = np.sum(np.broadcast_to(weights, np.shape(x)), axis=axis, keepdims=keepdims)
-    mean = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
+    weights, shape = weights if type(weights) is Tensor else np.asarray(weights), np.shape(x)
+    if np.shape(weights) != shape:
+        at = () if axis is None else normalize_axis_tuple(axis, len(shape))
+        if axis is None or np.shape(weights) != tuple(shape[a] for a in at):
+            raise ValueError(
+                f"average: weights of shape {np.shape(weights)} do not fit axis {axis} of {shape}"
+            )
+        weights = np.transpose(weights, np.argsort(at))
+        weights = np.expand_dims(weights, tuple(a for a in range(len(shape)) if a not in at))
+    weighted = x * weights
+    total = np.broadcast_to(weights, shape).astype(weighted.dtype)
+    total = divisor(np.sum(total, axis=axis, keepdims=keepdims))
+    mean = np.sum(weighted, axis=axis, keepdims=keepdims) / total
     return (mean, total) if returned else mean
 
 
 @composed(np.ptp, samples=AXES[:3])
-def ptp(x, axis=None, keepdims=False):
+def ptp(x, axis=None, *, keepdims=False):
     return np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
 
 
@@ -170,7 +186,7 @@ def lined_up(x, axis):
 
 def quantile_slope(g, y, x, *, q=None, whole=1, axis=None, keepdims=False):
     """The elements on both sides of a quantile share the gradient, the nearer one gets more."""
-    if not np.size(x):
+    if not np.size(x) or not np.size(g):
         return np.zeros_like(x)
     ranked = np.sort(lined_up(x, axis)[0], axis=-1)
     q = np.ravel(np.true_divide(0.5 if q is None else q, whole))
@@ -348,10 +364,14 @@ def diff(x, n=1, axis=-1, prepend=None, append=None):
     ],
 )
 def trapezoid(y, x=None, dx=1.0, axis=-1):
-    y = np.moveaxis(y, axis, -1)
-    if x is not None:
-        dx = np.diff(x) if np.ndim(x) == 1 else np.moveaxis(np.diff(x, axis=axis), axis, -1)
-    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2.0, axis=-1)
+    y = np.copy(y)
+    before = (slice(None),) * normalize_axis_index(axis, y.ndim)
+    if x is not None and np.ndim(x) == 1:
+        dx = np.reshape(np.diff(x), (-1, *(1,) * (y.ndim - 1 - len(before))))
+    elif x is not None:
+        dx = np.diff(x, axis=axis)
+    ends = y[(*before, slice(1, None))] + y[(*before, slice(-1))]
+    return np.sum(dx * ends / 2.0, axis=axis)
 
 
 without_gradient(np.argmax, np.argmin, np.any, np.all, np.count_nonzero, np.nanargmax, np.nanargmin)
