@@ -34,6 +34,8 @@ RAGGED = {
     *(np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.histogram),
     *(np.array_repr, np.array_str, np.array2string),
 }
+# These read in an order that may be left to the memory of their operand.
+ORDERED = {np.ravel, np.reshape}
 
 
 class Everything(dict):
@@ -65,6 +67,12 @@ class Rows(list):
 
     def append(self, row):
         operation, operands, arrays, *rest = row
+        if operation.public in ORDERED and rest[0].get("order") in ("A", "K"):
+            raise CannotCompileError(
+                f"{user_line()}: {operation.name} with order={rest[0]['order']!r}, which goes by "
+                "how its operand stands in memory, cannot be part of a compiled function, where "
+                "that may be another way. Say order='C' or order='F'."
+            )
         if any(isinstance(t, (list, tuple)) for t in operands):  # they count by their values
             pairs = zip(operands, arrays, strict=True)
             operands = tuple(a if isinstance(t, (list, tuple)) else t for t, a in pairs)

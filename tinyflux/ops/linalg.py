@@ -225,6 +225,8 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     ],
 )
 def norm(x, ord=None, axis=None, keepdims=False):
+    if np.result_type(x).kind in "biu":  # as NumPy: the squares of small integers do not fit
+        x = x.astype(float)
     if (ord is None and axis is None) or ord in ("fro", "f", None):
         return pnorm(x, axis=axis, keepdims=keepdims)
     axes = tuple(range(np.ndim(x))) if axis is None else tuple(np.atleast_1d(axis).tolist())
