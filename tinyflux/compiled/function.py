@@ -369,6 +369,12 @@ class Compiled:
         from .saving import save
 
         self.source  # noqa: B018  (raises if there is none)
+        if not self.latest.check():
+            raise CannotCompileError(
+                f"save: {self.latest.check.changed()} has changed since {self.__name__} was called "
+                "for the last time; call it once more (in training: train one more step), and save "
+                "then"
+            )
         save(self.latest, path, opt)
 
     def __str__(self):
