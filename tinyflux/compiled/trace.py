@@ -10,6 +10,7 @@ import sys
 from contextvars import copy_context
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 
@@ -62,6 +63,8 @@ class Rows(list):
     def __init__(self):
         super().__init__()
         self.lines, self.notes, self.silenced = [], [], []
+        self.thread = get_ident()
+        self.elsewhere = False  # whether another thread recorded one: nobody saw its code run
         self.rule = None  # (line, note) while the rule of a row is running
         self.outside = np.geterr()
 
@@ -79,6 +82,7 @@ class Rows(list):
             row = (operation, operands, arrays, *rest)
         line, note = self.rule or (user_line(), "")
         now = np.geterr()
+        self.elsewhere |= get_ident() != self.thread
         self.lines.append(line)
         self.notes.append(note)
         self.silenced.append({k: v for k, v in now.items() if v != self.outside[k]})
