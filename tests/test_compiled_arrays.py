@@ -1,6 +1,7 @@
 """Compiled functions that return arrays, inside of an ordinary gradient: one row of its tape."""
 
 import gc
+import inspect
 import threading
 import weakref
 
@@ -18,6 +19,9 @@ from tinyflux.compiled import compiled
 from tinyflux.errors import CannotCompileError, MutationError
 
 X = np.random.default_rng(0).standard_normal((6, 4))
+COPIES = pytest.mark.skipif(
+    "copy" not in inspect.signature(np.reshape).parameters, reason="came with NumPy 2.1"
+)
 
 
 def network():
@@ -283,3 +287,48 @@ def test_plain_lists_are_operands(f):
     for k in range(3):
         agree(hot(t + k), f(t + k), 1e-12)
         agree_all(flux.gradient(hot, t + k), flux.gradient(f, t + k), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i8", "?"])
+@pytest.mark.parametrize("power", [2, 2.0, 1.0, 0.5, -1.0])
+def test_powers_of_whole_numbers_are_those_of_numpy(power, dtype):
+    x = np.array([[1, 0, 20], [3, 1, 1]]).astype(dtype)
+    with np.errstate(divide="ignore"):
+        if power != 2.0 or dtype != "?":
+            agree(compiled(lambda x: x**power)(x), x**power)
+
+
+@pytest.mark.parametrize("ord", [None, 1, 2, 3])
+def test_norms_of_small_whole_numbers_do_not_wrap(ord):
+    x = np.array([[200, 100], [17, 255]], "u1")
+    agree(compiled(lambda x: np.linalg.norm(x, ord, axis=1))(x), np.linalg.norm(x, ord, 1), 1e-14)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda column: np.ravel(column),
+        lambda column: column.ravel()[:1],
+        lambda column: np.ravel(column, order="F"),
+        pytest.param(lambda column: np.reshape(column, (6,), copy=True), marks=COPIES),
+        lambda column: column.reshape(6),
+        lambda column: column.T,
+    ],
+)
+def test_what_is_computed_from_a_column_is_not_overwritten_with_the_matrix(copied):
+    """The matrix is doubled where it stands; a copy of a column is not, and a view must wait."""
+
+    def f(x):
+        y = np.tanh(x)
+        first = copied(y[:, 0])
+        return (2 * y)[:, 0] * 100 + first
+
+    agree(compiled(f)(X), f(X))
+    agree_all(flux.gradient(compiled(lambda x: np.sum(f(x) ** 2)), X),
+              flux.gradient(lambda x: np.sum(f(x) ** 2), X), 1e-12)  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["A", "K"])
+def test_an_order_that_goes_by_memory_is_refused(order):
+    with pytest.raises(CannotCompileError, match=rf"arrays.py.*order='{order}'.*Say order='C'"):
+        compiled(lambda x: np.ravel(np.tanh(x).T, order=order))(X)

@@ -4,6 +4,7 @@ import _thread
 import collections
 import copy
 import cProfile
+import ctypes
 import enum
 import functools
 import gc
@@ -18,9 +19,11 @@ import time
 import traceback
 import tracemalloc
 import types
+import warnings
 import weakref
 from array import array as Numbers
-from contextvars import ContextVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 
 import numpy as np
 import pytest
@@ -31,7 +34,7 @@ from tests.suites import only
 from tinyflux import losses
 from tinyflux.compiled import compiled
 from tinyflux.compiled.likeness import Content
-from tinyflux.errors import CannotCompileError, NonFiniteLossError, NotScalarError
+from tinyflux.errors import CannotCompileError, NonFiniteLossError, NotScalarError, RecordingError
 
 X = np.random.default_rng(0).standard_normal((6, 4))
 Y = np.arange(6) % 3
@@ -123,6 +126,47 @@ def test_nesting_of_arguments_counts():
         hot = compiled(h)
         for tree in (*inputs, *inputs):
             agree(hot(tree), h(tree))
+
+
+class Percent(float):
+    """Prints less than it is."""
+
+    __repr__ = lambda self: f"{float(self):.0%}"
+
+
+class Short(str):
+    __slots__ = ()
+    __repr__ = lambda self: "text"
+
+
+@pytest.mark.parametrize("two", [(Percent(0.101), Percent(0.102)), (Short("a"), Short("aa"))])
+def test_numbers_and_texts_count_by_their_values_however_they_print(two):
+    f = lambda x, k: x * (k if isinstance(k, float) else len(k))
+    hot = compiled(f)
+    for k in (*two, *two):
+        agree(hot(X, k), f(X, k))
+
+
+def test_a_list_or_dict_of_a_class_of_ones_own_stays_one(monkeypatch):
+    class Settings(dict):
+        __getattr__ = dict.__getitem__
+
+    chain = Layers([np.tanh, np.sin])
+    chain.scale = 3.0
+    f = lambda x, settings, chain, counts: chain(x * settings.rate) + counts["none"] + counts["a"]
+    hot = compiled(f)
+    for rate in (2.0, X[0], 3.0):
+        given = Settings(rate=rate), chain, collections.Counter("aab")
+        agree(hot(X, *given), f(X, *given))
+    assert len(chain) == 2 and chain[0] is np.tanh
+    f = lambda x, chain: chain(x)
+    hot, other = compiled(f), Layers([np.tanh, np.sin])
+    for scale in (2.0, 3.0):
+        other.scale = scale
+        for given in (chain, other):
+            agree(hot(X, given), f(X, given))
+    plain = Layers([np.cos])
+    follows(f, lambda: monkeypatch.setattr(Layers, "scale", 5.0), X, plain)
 
 
 def test_where_an_argument_stands_counts():
@@ -271,6 +315,15 @@ def test_elements_of_an_array_of_objects_are_watched():
     agree(hot(X), X * 2)
     held[0][0] = 3.0
     agree(hot(X), X * 3)
+
+
+def test_new_elements_of_an_array_of_objects_are_seen():
+    held = np.array([float("2.5")], object)
+    hot = compiled(lambda x: x * (held[0] + 1))
+    agree(hot(X), X * 3.5)
+    for rate in ("3.5", "4.5"):  # the last one where the first one stood in memory
+        held[0] = float(rate)
+    agree(hot(X), X * 5.5)
 
 
 def test_what_has_changed_is_told():
@@ -521,6 +574,85 @@ def test_further_places_for_constants(monkeypatch):
     monkeypatch.delitem(globals(), "abs")
     variable = ContextVar("variable", default=2.0)
     follows(lambda x: x * variable.get(), lambda: variable.set(3.0), X)
+
+
+class Kind(type):
+    """A class of classes, with constants of its own."""
+
+    rate = 2.0
+    doubled = property(lambda cls: 2 * cls.rate)
+
+
+class OfKind(metaclass=Kind):
+    pass
+
+
+class Hidden:
+    """A slot whose name Python spells in another way."""
+
+    __slots__ = ("__rate",)
+
+    def __init__(self):
+        self.set(2.0)
+
+    def set(self, rate):
+        self.__rate = rate
+
+    def __call__(self, x):
+        return x * self.__rate
+
+
+class Listed:
+    """Slots that are told once."""
+
+    __slots__ = iter(["rate"])
+
+
+class Rate(float):
+    """A number with more to it."""
+
+
+class Level(enum.IntEnum):
+    low = 1
+
+
+def in_place(a, name, value):
+    """Give an array another shape or type where it stands, as NumPy still allows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        setattr(a, name, value)
+
+
+def test_places_for_constants_that_are_not_in_a_dict(monkeypatch):
+    follows(lambda x: x * OfKind.rate, lambda: monkeypatch.setattr(Kind, "rate", 3.0), X)
+    doubled = property(lambda cls: 7.0)
+    follows(lambda x: x * OfKind.doubled, lambda: monkeypatch.setattr(Kind, "doubled", doubled), X)
+    hidden, listed = Hidden(), Listed()
+    follows(hidden, lambda: hidden.set(3.0), X)
+    listed.rate = 2.0
+    follows(lambda x: x * listed.rate, set_attribute(listed, "rate", 3.0), X)
+    for listed.rate in (np.float32(0), 0j):
+        f = lambda x: x * (2 if np.signbit(np.real(listed.rate)) else 1)
+        follows(f, set_attribute(listed, "rate", -listed.rate), X)
+    rate = Rate(2.0)
+    rate.decay = Level.low.decay = 0.5
+    follows(lambda x: x * rate * rate.decay, set_attribute(rate, "decay", 0.25), X)
+    follows(lambda x: x * Level.low.decay, set_attribute(Level.low, "decay", 0.25), X)
+    number = ctypes.c_double(2.0)
+    follows(lambda x: x * number.value, set_attribute(number, "value", 3.0), X)
+    record = np.array([(2.0, 3)], [("rate", "f8"), ("n", "i4")])[0]
+    follows(lambda x: x * record["rate"].item(), lambda: record.__setitem__("rate", 5.0), X)
+    table = np.ones((6, 4))
+    follows(lambda x: x * len(table), lambda: in_place(table, "shape", (4, 6)), X)
+    follows(lambda x: x * table.dtype.num, lambda: in_place(table, "dtype", np.int64), X)
+
+
+def test_a_generic_function_learns_another_type():
+    @functools.singledispatch
+    def times(k, x):
+        return x * 2
+
+    follows(lambda x: times(1, x), lambda: times.register(int, lambda k, x: x * 3), X)
 
 
 def test_names_that_are_given_later(monkeypatch):
@@ -1193,6 +1325,24 @@ def test_threads_share_a_compiled_function():
         for (a, gs), (b, hs) in zip(found, wanted, strict=True):
             agree(a, b)
             agree_all(gs, hs)
+
+
+def test_what_other_threads_compute_for_it():
+    """In a context of theirs they are refused; in a copied one what they read is watched."""
+    rates = [2.0]
+    scaled = lambda x: x * rates[0]
+
+    def f(x):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, scaled, x).result()
+
+    def alone(x):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(scaled, x).result()
+
+    follows(f, lambda: rates.__setitem__(0, 3.0), X)
+    with pytest.raises(RecordingError, match="another thread"):
+        compiled(alone)(X)
 
 
 def test_threads_may_record_at_once():

@@ -210,6 +210,21 @@ def test_what_cannot_be_saved_says_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_has_changed_since_the_latest_call_is_not_saved_as_it_was(tmp_path):
+    layer, scale = flux.Dense(3, 2), [2.0]
+    hot, x = flux.compiled(lambda x: layer(x) * scale[0]), np.ones((4, 3), "f4")
+    for place, change in (
+        (r"scale\[0\]", lambda: scale.__setitem__(0, 3.0)),
+        (r"layer.weight.data|Dense.weight.data", lambda: setattr(layer.weight, "data", x[:3, :2])),
+    ):
+        hot(x)
+        layer.weight.data[...] = 2  # in place: the file gets what stands there now
+        hot.save(tmp_path / "prediction.py")
+        change()
+        with pytest.raises(flux.CannotCompileError, match=rf"save: ({place}) has changed since"):
+            hot.save(tmp_path / "prediction.py")
+
+
 def test_pullback_of_a_compiled_loss():
     W = flux.Tensor([1.0, 2.0])
     hot = flux.compiled(lambda: np.sum(W**2))

@@ -335,9 +335,8 @@ def test_a_recorded_value_is_not_lost_in_a_plain_array():
         lambda t: np.max(np.ones(2), initial=t),
         lambda t: np.interp(-1.0, [0.0, 1.0], [1.0, 2.0], left=t),
     ):
-        with pytest.raises((flux.RecordingError, ValueError)) as caught:
+        with pytest.raises(flux.RecordingError, match="gradient would be lost"):
             flux.gradient(option, 3.0)
-        assert "gradient would be lost" in str(caught.value.__cause__ or caught.value)
 
 
 def test_a_thread_cannot_use_what_another_records():

@@ -58,8 +58,11 @@ def method(function):
 
 
 def power(self, exponent):
-    """t ** x, with NumPy's own short cuts for small exponents."""
-    if type(exponent) in (int, float) and exponent in SHORT:
+    """t ** x, with NumPy's own short cuts for small exponents.
+
+    NumPy takes them for floating-point numbers; `compiled` also records whole ones.
+    """
+    if type(exponent) in (int, float) and exponent in SHORT and self.dtype.kind == "f":
         return OPERATIONS[SHORT[exponent]](self)
     return OPERATIONS[np.power](self, exponent)
 

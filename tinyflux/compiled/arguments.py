@@ -1,5 +1,6 @@
 """The arguments of a compiled function: which are data, and what makes two calls alike."""
 
+import copy
 import re
 from types import MethodType
 
@@ -27,10 +28,32 @@ def mapped(tree, of, path):
         made = [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
         return type(tree)(*made) if hasattr(tree, "_fields") else tuple(made)
     if isinstance(tree, list):
-        return [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+        made = like(tree, [])
+        made[:] = [mapped(v, of, f"{path}_{i}") for i, v in enumerate(tree)]
+        return made
     if isinstance(tree, dict):
-        return {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()}
+        made = like(tree, {})
+        dict.update(made, {k: mapped(v, of, f"{path}_{k}") for k, v in tree.items()})
+        return made
     return of(tree, path)
+
+
+def like(tree, plain):
+    """A list or dict of its own for the parts of `tree`: `plain`, or a copy of what is more."""
+    return plain if type(tree) is type(plain) else copy.copy(tree)
+
+
+def containers(tree):
+    """All tuples, lists and dicts in a tree, itself among them."""
+    if not isinstance(tree, (tuple, list, dict)):
+        return []
+    parts = tree.values() if isinstance(tree, dict) else tree
+    return [tree, *(found for part in parts for found in containers(part))]
+
+
+def has_attributes(container):
+    """Whether a tuple, list or dict of a class of the user's is more than its parts."""
+    return bool(getattr(container, "__dict__", None))
 
 
 def matcher(args, kwargs):
@@ -66,6 +89,8 @@ def signature(args, kwargs):
 def note(a, arrays, parts):
     """Append an argument to the parts of a signature, and what it has of arrays to these."""
     kind = type(a)
+    if isinstance(a, (tuple, list, dict)) and has_attributes(a):
+        parts.append(Same(a))
     if isinstance(a, (tuple, list)):
         parts.append((kind, len(a)))
         for part in a:
@@ -91,8 +116,14 @@ def told(key):
 
 
 def written(a):
-    """A plain value as text; an integer to base 16, which has no limit of digits."""
-    return hex(a) if type(a) is int else repr(a)
+    """A plain value as text; an integer to base 16, which has no limit of digits.
+
+    A class made from such a type may print as it likes, so the type itself is asked.
+    """
+    if isinstance(a, int):
+        return hex(int(a))
+    kind = next(kind for kind in PLAIN if isinstance(a, kind))
+    return repr(a) if kind is np.generic else kind.__repr__(a)
 
 
 class Same:

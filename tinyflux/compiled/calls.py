@@ -106,10 +106,18 @@ def transpose(s, node, args):
 
 
 def reshape(s, node, args):
-    """x.reshape(shape), reading in another order where that was asked for."""
+    """x.reshape(shape), reading in another order, or as a copy, where that was asked for."""
+    given = [s.literal(node.output.shape)]
+    for name, usual in (("order", "C"), ("copy", None)):
+        value = node.params.get(name, usual)
+        given += [] if value == usual else [f"{name}={value!r}"]
+    return f"{args[0]}.reshape({', '.join(given)})"
+
+
+def ravel(s, node, args):
+    """x.ravel(): a copy where the elements do not stand one after another, unlike reshape."""
     order = node.params.get("order", "C")
-    given = s.literal(node.output.shape) + ("" if order == "C" else f", order={order!r}")
-    return f"{args[0]}.reshape({given})"
+    return f"{args[0]}.ravel({'' if order == 'C' else repr(order)})"
 
 
 def getitem(s, node, args):
@@ -156,6 +164,6 @@ def index_with(node, names, text):
 
 INTO: dict = {"cast": cast, "join": join, "scatter": scatter, "place": place}
 SPELLED: dict = {
-    **INTO, np.transpose: transpose, np.reshape: reshape, np.ravel: reshape, "getitem": getitem,
+    **INTO, np.transpose: transpose, np.reshape: reshape, np.ravel: ravel, "getitem": getitem,
     "pick": pick,
 }  # fmt: skip

@@ -26,6 +26,8 @@ from ..walking import named_tensors, parts, reachable
 from .arguments import (
     argument_names,
     closure,
+    containers,
+    has_attributes,
     identifier,
     is_data,
     mapped,
@@ -241,18 +243,20 @@ class Compiled:
             if not is_data(a):
                 things.append(a)
                 return a
-            t = recorded(np.asarray(a), None)
+            t = recorded(np.asarray(a), tape.mark)
             arguments.append((t, re.sub(r"\W+", "_", path).strip("_")))
             return t
 
         names = argument_names(self.f, args)
         inner = [mapped(a, given, n) for a, n in zip(args, names)]
         inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
+        things += [c if has_attributes(c) else type(c) for c in containers((args, kwargs))]
         states, witness = random_states(*things, generator(None)), Witness(tape)
         output, towards, gradients, seed = recorded_on(
             tape, self.run_once, inner, inner_kw, wanted, tape, witness
         )
         refuse_draws(states, witness)
+        witness.blind |= tape.rows.elsewhere
         tape.refuse_read_and_written()
         inside = closure(self.f)
         check, outside, kept = watch(things, witness, tape)
@@ -369,6 +373,12 @@ class Compiled:
         from .saving import save
 
         self.source  # noqa: B018  (raises if there is none)
+        if not self.latest.check():
+            raise CannotCompileError(
+                f"save: {self.latest.check.changed()} has changed since {self.__name__} was called "
+                "for the last time; call it once more (in training: train one more step), and save "
+                "then"
+            )
         save(self.latest, path, opt)
 
     def __str__(self):

@@ -18,7 +18,15 @@ import sys
 import weakref
 from collections import deque
 from contextvars import ContextVar
-from types import CellType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from types import (
+    CellType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 
 import numpy as np
 
@@ -103,10 +111,10 @@ class Watch:
         """Add the check that the expression `place` still gives `value`; look into `value`."""
         if value is None or value is True or value is False:
             self.checks.append(f"{place} is {value}")
-        elif isinstance(value, PLAIN):
+        elif is_plain(value):
             name = self.label(value)
             same = f"type({place}) is {self.label(type(value))} and {place} == {name}"
-            if isinstance(value, float) and value == 0:
+            if isinstance(value, (float, complex, np.inexact)) and value == 0:
                 same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
             self.checks.append(f"({place} is {name} or {same})")
         else:
@@ -119,7 +127,7 @@ class Watch:
     def expect_parts(self, thing, place, pairs):
         """Add checks for pairs (key, part) of a container that is called `place`."""
         pairs = list(pairs)
-        if len(pairs) > LONG and all(isinstance(part, PLAIN) for _, part in pairs):
+        if len(pairs) > LONG and all(is_plain(part) for _, part in pairs):
             kinds, copy = [type(part) for _, part in pairs], thing.copy()
             values = f"{place}.values()" if isinstance(thing, dict) else place
             self.checks.append(f"{place} == {self.label(copy)}")
@@ -132,7 +140,7 @@ class Watch:
 
     def look_into(self, thing):
         """Watch the parts of an object."""
-        if isinstance(thing, PLAIN) or id(thing) in self.seen:
+        if is_plain(thing) or id(thing) in self.seen:
             return
         self.seen[id(thing)] = thing  # kept, so that its id stays its own
         if hasattr(type(thing), "lend"):  # compiled itself: what counts is its function
@@ -161,11 +169,14 @@ class Watch:
     def array(self, a):
         """The rows read it anew, but what else was computed from it nobody can see."""
         self.arrays.append(a)
+        name = self.label(a)
+        self.checks.append(f"{name}.shape == {a.shape} and {name}.dtype is {self.label(a.dtype)}")
         if a.nbytes <= SMALL:
-            self.checks.append(f"{self.label(a)}.tobytes() == {self.label(a.tobytes())}")
+            self.checks.append(f"{name}.tobytes() == {self.label(a.tobytes())}")
         elif not self.searches:
             self.checks.append(f"{self.label(Large(a).unchanged)}()")
         if a.dtype.hasobject:
+            self.label(a.copy())  # its bytes are the places of its elements: they stay theirs
             self.todo.extend(a.flat)
 
     def generator(self, g):
@@ -242,7 +253,7 @@ class Watch:
                 if isinstance(part, FunctionType) or self.mentions(name):
                     self.expect(f"{scope}.get({name!r})", vars(kind)[name])
                     self.todo.append(part)
-        self.todo.extend(kind.__bases__)
+        self.todo += [*kind.__bases__, type(kind)]
         self.checks.append(f"len({scope}) == {len(vars(kind))}")
         self.checks.append(f"{self.label(kind)}.__mro__ is {self.label(kind.__mro__)}")
 
@@ -256,13 +267,14 @@ class Watch:
             self.attributes(scope, self.label(thing), type(thing))
             self.todo.append(scope.get("__wrapped__"))
         for kind in type(thing).__mro__:
-            slots = vars(kind).get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                if slot not in ("__dict__", "__weakref__") and self.mentions(slot):
+            for slot, part in vars(kind).items():
+                if isinstance(part, MemberDescriptorType) and self.mentions(slot):
                     shown = f"getattr({self.label(thing)}, {slot!r}, {self.label(MISSING)})"
                     self.expect(shown, getattr(thing, slot, MISSING))
         if isinstance(thing, (operator.attrgetter, operator.methodcaller)):
             self.asks = True
+        if type(type(thing)).__module__ == "_ctypes":
+            self.octets(thing)
         if is_in_c(type(thing)):  # a view of a dict, a method of a generator, ...
             inside = gc.get_referents(thing)
             self.todo += [p for p in inside if p is not scope and not isinstance(p, RUNNING)]
@@ -288,6 +300,8 @@ class Watch:
         if hasattr(f, "__wrapped__"):
             self.todo.append(f.__wrapped__)
         if not self.is_users(f.__module__):
+            if root(f.__module__) in STANDARD and self.has_run(f):
+                self.todo.extend(f.__closure__ or ())
             return
         name = self.label(f)
         self.attributes(vars(f), name, FunctionType)
@@ -384,7 +398,7 @@ class Watch:
 
 
 HOW = (
-    (Tensor, Watch.tensor), (np.ndarray, Watch.array), (RANDOM, Watch.generator),
+    (Tensor, Watch.tensor), ((np.ndarray, np.void), Watch.array), (RANDOM, Watch.generator),
     (Operation, Watch.operation), (FunctionType, Watch.function), (MethodType, Watch.method),
     (functools.partial, Watch.partial), ((list, deque), Watch.sequence), (tuple, Watch.group),
     ((set, frozenset), Watch.a_set), (dict, Watch.mapping), (ModuleType, Watch.module),
@@ -397,6 +411,16 @@ LABEL = re.compile(r"\bo\d+\b")
 SUBJECT = re.compile(r"(vars\(o\d+\)|\bo\d+)(\.get\([^)]*\)|\[[^]]*\]|\.\w+\b(?!\())*")
 RUNNING = (CodeType, FrameType)
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
+
+
+def is_plain(thing):
+    """Whether an object is a plain value, and nothing in it can be changed.
+
+    A record can be, and what a class of the user's, made from such a type, adds to it.
+    """
+    return isinstance(thing, PLAIN) and not (
+        isinstance(thing, np.void) or hasattr(thing, "__dict__")
+    )
 
 
 def root(name):

@@ -10,6 +10,7 @@ import sys
 from contextvars import copy_context
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 
@@ -34,6 +35,8 @@ RAGGED = {
     *(np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.histogram),
     *(np.array_repr, np.array_str, np.array2string),
 }
+# These read in an order that may be left to the memory of their operand.
+ORDERED = {np.ravel, np.reshape}
 
 
 class Everything(dict):
@@ -60,17 +63,26 @@ class Rows(list):
     def __init__(self):
         super().__init__()
         self.lines, self.notes, self.silenced = [], [], []
+        self.thread = get_ident()
+        self.elsewhere = False  # whether another thread recorded one: nobody saw its code run
         self.rule = None  # (line, note) while the rule of a row is running
         self.outside = np.geterr()
 
     def append(self, row):
         operation, operands, arrays, *rest = row
+        if operation.public in ORDERED and rest[0].get("order") in ("A", "K"):
+            raise CannotCompileError(
+                f"{user_line()}: {operation.name} with order={rest[0]['order']!r}, which goes by "
+                "how its operand stands in memory, cannot be part of a compiled function, where "
+                "that may be another way. Say order='C' or order='F'."
+            )
         if any(isinstance(t, (list, tuple)) for t in operands):  # they count by their values
             pairs = zip(operands, arrays, strict=True)
             operands = tuple(a if isinstance(t, (list, tuple)) else t for t, a in pairs)
             row = (operation, operands, arrays, *rest)
         line, note = self.rule or (user_line(), "")
         now = np.geterr()
+        self.elsewhere |= get_ident() != self.thread
         self.lines.append(line)
         self.notes.append(note)
         self.silenced.append({k: v for k, v in now.items() if v != self.outside[k]})

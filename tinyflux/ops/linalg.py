@@ -226,6 +226,8 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     ],
 )
 def norm(x, ord=None, axis=None, keepdims=False):
+    if np.result_type(x).kind in "biu":  # as NumPy: the squares of small integers do not fit
+        x = x.astype(float)
     if ord is None and axis is None:
         return pnorm(x, keepdims=keepdims)
     n = np.ndim(x)
