@@ -203,6 +203,11 @@ def real_array(data, who):
     raise TypeError(f"{got} ({remedy})")
 
 
+def is_compiled(f):
+    """Whether a function was made by `compiled`, which need not be imported to ask."""
+    return hasattr(type(f), "lend")
+
+
 def as_operand(value, who):
     """A list, a pandas column, ... as a plain array; what has no plain form is refused."""
     array = value if isinstance(value, np.generic) else as_array(value, who)

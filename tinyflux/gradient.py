@@ -11,14 +11,14 @@ from threading import get_ident
 import numpy as np
 
 from .borrowing import check, written_to
-from .checks import as_callable, as_number, real_array
+from .checks import as_callable, as_number, is_compiled, real_array
 from .errors import NotScalarError, RecordingError
 from .grads import Grads
 from .params import Params
 from .primitive import fitted, primitive
 from .seeds import brief_type, fitting_seed, one_like
 from .tape import Tape, open_tape, recording
-from .tensor import Tensor, recorded
+from .tensor import Tensor, wrapped
 
 
 @primitive(lambda g, y: g, samples=())
@@ -86,7 +86,7 @@ def withgradient(f, *args):
     >>> flux.withgradient(lambda x, y: x * y, 2.0, 5.0)
     (np.float64(10.0), (array(5.), array(2.)))
     """
-    if hasattr(type(f), "lend") and recording() is None:
+    if is_compiled(f) and recording() is None:
         return f.withgradient(args)
     as_callable(f, "gradient: f")
     pull = Pullback(f, args)
@@ -116,7 +116,7 @@ def pullback(f, *args):
     >>> value, back(np.array([1.0, 10.0]))
     (array([1., 4.]), (array([ 2., 40.]),))
     """
-    if hasattr(type(f), "lend") and recording() is None:  # compiled
+    if is_compiled(f) and recording() is None:
         return f.pullback(args)
     pull = Pullback(as_callable(f, "pullback: f"), args, careful=True)
     out = pull.output
@@ -243,7 +243,7 @@ def own_leaf(a, i, outer):
     if type(a) is int:
         a = as_number(a, f"gradient: argument {i + 1}")
     array = real_array(a, f"gradient: argument {i + 1}")
-    return recorded(array.view(), None)  # a view: somebody else's memory
+    return wrapped(array.view())  # a view: somebody else's memory
 
 
 # ------------------------------------------------------------------------------- walking back

@@ -145,13 +145,18 @@ class Operation:
                 arrays.append(a := as_operand(t, self.name))
             if i in self.read and type(a) is ndarray:
                 shared.append(i)
-        if live and shared and not tape.tracing:
-            for i in shared:
-                if self.needs is None or not self.read[i].isdisjoint(live):
+        if live:
+            for value in params.values():
+                if type(value) not in FIXED:
+                    params = self.settled(params, tape)
+                    break
+            if shared and not tape.tracing:
+                for i in shared:
                     a = arrays[i]
-                    arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
-        if live and "out" in params:
-            raise out_refused(self.name)
+                    if a.nbytes <= SMALL:
+                        arrays[i] = a.copy("K")
+                    elif self.needs is None or not self.read[i].isdisjoint(live):
+                        arrays[i] = kept(tape, a, self)
         try:
             y = self.kernel(*arrays, **params)
         except Exception:
@@ -162,8 +167,6 @@ class Operation:
             return y
         if type(y) is not ndarray and not isinstance(y, (ndarray, generic)):
             y = as_output(y, self.name)
-        if params and not tape.tracing and not FIXED.issuperset(map(type, params.values())):
-            params = {k: held(v) for k, v in params.items()}
         if y is arrays[0]:  # a view tells that it may be somebody else's memory
             y = y.view()
         output = new(Tensor)
@@ -171,6 +174,12 @@ class Operation:
         output.mark = tape.mark
         tape.rows.append((self, operands, arrays, params, output, live))
         return output
+
+    def settled(self, params, tape):
+        """The parameters of a call that is recorded, with copies of the arrays in them."""
+        if "out" in params:
+            raise out_refused(self.name)
+        return params if tape.tracing else {k: held(v) for k, v in params.items()}
 
     def __repr__(self):
         return self.name

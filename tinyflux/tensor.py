@@ -153,8 +153,8 @@ class Tensor:
         def __neg__(self) -> Any: ...
 
 
-def recorded(data, mark):
-    """A value on the tape of `mark`; the array is taken as it is, not copied."""
+def wrapped(data, mark=None):
+    """A Tensor of an array that is taken as it is, not copied: a leaf, or on the tape of `mark`."""
     t = new(Tensor)
     t.data = data
     t.mark = mark
@@ -166,6 +166,6 @@ new = object.__new__
 
 def _restore(data, trainable):
     """A leaf again, from a pickle or a deep copy (the array is already nobody else's)."""
-    t = recorded(data, None)
+    t = wrapped(data)
     t.trainable = trainable
     return t

@@ -24,7 +24,7 @@ from .arguments import (
     wants_argument,
 )
 from .callbacks import SkipDatum, StopTraining, phase
-from .checks import as_callable, as_flag, brief, is_whole, shown
+from .checks import as_callable, as_flag, brief, is_compiled, is_whole, shown
 from .errors import NoGradientError, NonFiniteLossError, NotAskedError
 from .gradient import Pullback
 from .grads import Grads
@@ -245,7 +245,7 @@ class Run:
 
     def epoch(self, epoch, data, advance):
         """One pass through the data."""
-        way = self.compiled_epoch if hasattr(self.loss, "lend") else self.eager_epoch
+        way = self.compiled_epoch if is_compiled(self.loss) else self.eager_epoch
         way(epoch, data, advance)
 
     def eager_epoch(self, epoch, data, advance):

@@ -11,6 +11,7 @@ from types import MethodType, ModuleType
 
 import numpy as np
 
+from .checks import is_compiled
 from .tensor import Tensor
 
 # What has no parts to look into.
@@ -60,7 +61,7 @@ def inside(path, item):
         yield path, item.__self__
     elif isinstance(item, partial):
         yield from inside(path, (item.func, *item.args, item.keywords))
-    elif hasattr(type(item), "lend"):  # compiled: not what it has recorded
+    elif is_compiled(item):  # not what it has recorded
         yield path, item.f
     else:
         yield from attributes(path, item)

@@ -21,7 +21,7 @@ from ..params import Params
 from ..primitive import Operation
 from ..seeds import one_like
 from ..tape import recording
-from ..tensor import Tensor, recorded
+from ..tensor import Tensor, wrapped
 from ..walking import named_tensors, parts, reachable
 from .arguments import (
     argument_names,
@@ -243,7 +243,7 @@ class Compiled:
             if not is_data(a):
                 things.append(a)
                 return a
-            t = recorded(np.asarray(a), tape.mark)
+            t = wrapped(np.asarray(a), tape.mark)
             arguments.append((t, re.sub(r"\W+", "_", path).strip("_")))
             return t
 
@@ -304,7 +304,7 @@ class Compiled:
             if wanted is not None and (not array or isinstance(wanted, tuple)):
                 grads = {}
                 if type(output) is Tensor and array:
-                    seed = grads[id(output)] = recorded(np.ones_like(output.data), None)
+                    seed = grads[id(output)] = wrapped(np.ones_like(output.data))
                 elif type(output) is Tensor:  # a value, so that all that it meets is recorded
                     grads[id(output)] = tape.constant(np.asarray(one_like(output)))
                 np.seterr(all="ignore")  # in the context of this recording

@@ -31,6 +31,7 @@ from types import (
 import numpy as np
 
 from ..borrowing import AT_FIRST, SAMPLES, WHOLE
+from ..checks import is_compiled
 from ..primitive import Operation
 from ..tensor import Tensor
 
@@ -143,7 +144,7 @@ class Watch:
         if is_plain(thing) or id(thing) in self.seen:
             return
         self.seen[id(thing)] = thing  # kept, so that its id stays its own
-        if hasattr(type(thing), "lend"):  # compiled itself: what counts is its function
+        if is_compiled(thing):  # what counts is its function
             self.todo.append(thing.f)
             own, name = vars(type(thing)(thing.f)), self.label(thing)
             self.checks.append(f"len(vars({name})) == {len(vars(thing))}")

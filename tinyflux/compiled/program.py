@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import FluxError
 from ..ops.random import Event
-from ..tensor import Tensor, recorded
+from ..tensor import Tensor, wrapped
 from .simpler import simpler
 from .trace import LoweringTape, recorded_on
 
@@ -181,7 +181,7 @@ class Program:
         """The Value of an operation after writing down one way to do it; None if none can be."""
         for function in ways:
             inside = [
-                recorded(a, None) if v.const is None or isinstance(a, np.ndarray) else a
+                wrapped(a) if v.const is None or isinstance(a, np.ndarray) else a
                 for v, a in zip(given, arrays)
             ]
             try:

@@ -19,7 +19,7 @@ from ..ops.state import Write
 from ..primitive import Operation
 from ..protocols import values
 from ..tape import Tape, open_tape
-from ..tensor import Tensor, recorded
+from ..tensor import Tensor, wrapped
 
 HERE = str(Path(__file__).parents[1])
 NUMPY = str(Path(np.__file__).parent)
@@ -154,20 +154,20 @@ class TracingTape(Tape):
 
     def constant(self, array):
         """An array that is not computed here, as a value."""
-        t = recorded(array, None)
+        t = wrapped(array)
         self.constants[id(t)] = t
         return t
 
     def draw(self, operation, params):
         """Record a random draw, made from numbers of its own while tracing."""
         sample = operation.kernel(**{**params, "rng": np.random.default_rng(0)})
-        output = recorded(sample, self.mark)
+        output = wrapped(sample, self.mark)
         self.rows.append((operation, (), [], params, output, []))
         return output
 
     def note(self, operation, operands, arrays, params):
         """Record something that is done with a value, and from which none follows."""
-        self.rows.append((operation, operands, list(arrays), params, recorded(arrays[1], None), []))
+        self.rows.append((operation, operands, list(arrays), params, wrapped(arrays[1]), []))
 
     def failed(self, operation):
         """Note that an operation raised: if the function goes on, it will always go on so."""

@@ -43,6 +43,7 @@ class BatchNorm(TwoModes):
     -----
     While a gradient is taken (see `testmode_`) mean and var are those of the batch, var the biased
     one; the running ones follow them, var by the unbiased one. Otherwise the running ones are used.
+    They follow as soon as a batch is seen: a step that is refused later does not take that back.
     Source: Ioffe & Szegedy, "Batch normalization" (2015), Algorithms 1 and 2; Flux 0.12, where the
     features stand on the last axis but one.
 
