@@ -4,8 +4,9 @@
 nodes of `nodes.py`, `simpler.py`, `passes.py`, `quicker.py`, `unchecked.py` and `blocks.py` make it
 cheaper, `memory.py` says where values stand, `calls.py` and `source.py` write the text,
 `emitted.py`, `recording.py` and `trainer.py` run it, `saving.py` writes it into a module,
-`guards.py` and `witness.py` watch what the recording relied on, `likeness.py` says whether it would
-be written down as before, and `function.py` is what a user holds.
+`guards.py`, `check.py` and `witness.py` watch what the recording relied on, `likeness.py` says
+whether it would be written down as before, `making.py` brings all of this together, and
+`function.py` is what a user holds.
 """
 
 

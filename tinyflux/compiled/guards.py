@@ -2,8 +2,8 @@
 
 A number, a flag or a layer that the function takes from its closure, its globals or an attribute
 may be changed after it was recorded. `Watch` goes through all that the code which ran (see
-`witness.py`) can reach, and makes a check of it: true as long as nothing has changed, compiled to
-one expression, so that it costs microseconds.
+`witness.py`) can reach, and says what of each has to stay as it is; of that `check.py` makes one
+function, so that asking costs microseconds.
 """
 
 import array
@@ -13,7 +13,6 @@ import functools
 import gc
 import operator
 import random
-import re
 import sys
 import weakref
 from collections import deque
@@ -30,48 +29,22 @@ from types import (
 
 import numpy as np
 
-from ..borrowing import AT_FIRST, SAMPLES, WHOLE
 from ..checks import is_compiled
 from ..primitive import Operation
 from ..tensor import Tensor
+from .check import Check, Large
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
 LIBRARIES = {"tinyflux", "numpy", "scipy"}
 OURS = LIBRARIES | {"builtins"}
 SMALL = 16384  # bytes; arrays up to this are compared as a whole
-MANY = 1 << 16  # elements of one of more than WHOLE bytes, in the first calls
 LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
 RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 
 
-class Large:
-    """A large array: all of it is compared in the first calls, later some elements in turn.
-
-    Of a very large one it is never more than every so many elements.
-    """
-
-    def __init__(self, array):
-        self.array, self.calls = array, 0
-        self.step = 1 if array.nbytes <= WHOLE else array.size // MANY | 1
-        self.copy = self.part(0, self.step).copy()
-
-    def part(self, begin, step):
-        """Every so many elements, in the order of the memory if there is one."""
-        a = self.array
-        return (a.ravel("K") if a.flags.forc else a.flat)[begin::step]
-
-    def unchanged(self):
-        """Whether what is looked at in this call is as it was."""
-        step = 1 if self.calls < AT_FIRST else self.copy.size // SAMPLES | 1
-        begin = self.calls % step
-        self.calls += 1
-        now = self.part(begin * self.step, step * self.step)
-        return now.tobytes() == self.copy[begin::step].tobytes()
-
-
-class Watch:
-    """Collects checks, each the text of an expression over bound objects.
+class Watch(Check):
+    """Goes through objects and adds to a check what holds of each now.
 
     Parameters
     ----------
@@ -82,14 +55,13 @@ class Watch:
     """
 
     def __init__(self, witness, recorded=lambda t: False):
+        super().__init__()
         everything = witness is None or witness.blind
         self.ran = None if everything else set(witness.codes)
         self.names = None if everything else witness.names()
         self.recorded, self.kept = recorded, []
         self.searches = witness is None  # for generators only
         self.asks = False  # whether something was met that looks up names the code does not have
-        self.checks, self.bound, self.labels = [], {}, {}
-        self.places = {}  # id of an object -> where it was found, for messages
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
 
     def run(self, things, witness=None):
@@ -100,13 +72,6 @@ class Watch:
                 self.look_up(code, scope)
         while self.todo:
             self.look_into(self.todo.pop())
-
-    def label(self, thing):
-        """A name for an object in the text of the checks."""
-        if id(thing) not in self.labels:
-            self.labels[id(thing)] = name = f"o{len(self.bound)}"
-            self.bound[name] = thing
-        return self.labels[id(thing)]
 
     def expect(self, place, value):
         """Add the check that the expression `place` still gives `value`; look into `value`."""
@@ -355,48 +320,6 @@ class Watch:
         """Whether the code that ran has this name in it."""
         return self.names is None or name in self.names
 
-    def check(self):
-        """A function without arguments: whether all is as it is now."""
-        # as arguments with defaults the objects are found quicker than as globals
-        lines = [f"def check({', '.join(f'{name}={name}' for name in self.bound)}):", " try:"]
-        checks = list(dict.fromkeys(self.checks))
-        for i in range(0, len(checks), 50):
-            lines.append(f"  if not ({' and '.join(checks[i : i + 50])}): return False")
-        lines += ["  return True", " except Exception: return False"]
-        scope = dict(self.bound)
-        exec("\n".join(lines), scope)
-        scope["check"].changed = lambda: self.changed(checks)
-        return scope["check"]
-
-    def changed(self, checks):
-        """What has changed, as text."""
-        for text in checks:
-            try:
-                same = eval(text, dict(self.bound))
-            except Exception:
-                same = False
-            if not same:
-                return self.told(SUBJECT.search(text)[0])
-        return "something"  # other elements of a large array were looked at
-
-    def told(self, place):
-        """The expression for a place in words that a reader knows."""
-        text = LABEL.sub(lambda m: self.where(self.bound[m[0]]), place)
-        text = re.sub(r"\.get\(('\w+')\)", r"[\1]", text.replace(".cell_contents", ""))
-        return re.sub(r"globals\[('?)(\w+)\1\]", r"\2", text)
-
-    def where(self, thing):
-        """Where an object was found, or what it is."""
-        if isinstance(thing, MethodType) and isinstance(thing.__self__, Large):
-            thing = thing.__self__.array
-        place = self.places.pop(id(thing), None)  # once, so that a circle ends
-        if place is None:
-            named = isinstance(thing, (type, FunctionType, ModuleType))
-            return thing.__name__ if named else type(thing).__name__
-        text = self.told(place)
-        self.places[id(thing)] = place
-        return text
-
 
 HOW = (
     (Tensor, Watch.tensor), ((np.ndarray, np.void), Watch.array), (RANDOM, Watch.generator),
@@ -408,8 +331,6 @@ HOW = (
     (functools._lru_cache_wrapper, Watch.cached),
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
-LABEL = re.compile(r"\bo\d+\b")
-SUBJECT = re.compile(r"(vars\(o\d+\)|\bo\d+)(\.get\([^)]*\)|\[[^]]*\]|\.\w+\b(?!\())*")
 RUNNING = (CodeType, FrameType)
 STANDARD = set(sys.stdlib_module_names) - {"__main__"}
 
@@ -468,4 +389,4 @@ def watch(things, witness, tape):
         watcher = Watch(witness, watcher.recorded)
         watcher.names = None
         watcher.run([*things, *tape.leaves()], witness)
-    return watcher.check(), watcher.arrays, watcher.kept
+    return watcher.compiled(), watcher.arrays, watcher.kept
