@@ -5,6 +5,7 @@ flags, same strides.
 """
 
 import array
+from collections import namedtuple
 from decimal import Decimal
 
 import numpy as np
@@ -167,6 +168,16 @@ SAME = {
     "memoryview": memoryview(A), "subclass": A.view(Finalised), "matrix": None,
     "rows": list(A), "record of one": A.astype([("x", "f8")])["x"], "Tensor": Tensor(A),
 }  # fmt: skip
+
+
+def test_tensors_in_named_tuples_and_given_by_name():
+    Pair = namedtuple("Pair", "a b")
+    t, shape = Tensor([1.0, 2.0]), Pair(3, 2)
+    assert np.concatenate(Pair(t, t)).tolist() == [1, 2, 1, 2]
+    assert np.broadcast_to(t, shape).shape == np.histogram2d(t, t, shape)[0].shape == (3, 2)
+    assert np.histogram(a=t, bins=2)[0].tolist() == [1, 1]
+    (g,) = flux.gradient(lambda x: np.sum(np.stack(Pair(x, t)) * [[1.0], [2.0]]), np.ones(2))
+    assert g.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", SAME)

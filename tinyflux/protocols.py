@@ -191,11 +191,14 @@ def touches_tape(tree):
 
 
 def replaced(tree, of):
-    """`tree` with every Tensor `t` in nested tuples, lists and dicts replaced by `of(t)`."""
+    """`tree` with every Tensor `t` in nested tuples, lists and dicts replaced by `of(t)`.
+
+    Tuples and lists without one stay as they are, of whatever class.
+    """
     if type(tree) is Tensor:
         return of(tree)
     if isinstance(tree, (tuple, list)) and any(type(t) is Tensor for t in leaves(tree)):
-        return type(tree)(replaced(t, of) for t in tree)
+        return (tuple if isinstance(tree, tuple) else list)(replaced(t, of) for t in tree)
     if isinstance(tree, dict):
         return {k: replaced(t, of) for k, t in tree.items()}
     return tree
