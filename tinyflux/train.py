@@ -326,7 +326,8 @@ class Run:
         """That the loss depends on no parameter."""
         return NoGradientError(
             f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
-            f"parameters {self.ps.names()}; does it use the model that they come from?"
+            f"parameters {self.ps.names()}; does it use the model that they come from, and read no "
+            "value out, as float(t) and t.item() do?"
         )
 
     def gradient(self, d):

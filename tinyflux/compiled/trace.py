@@ -224,13 +224,22 @@ def without_rules(function, n):
     return Operation(function, function, [None] * n)
 
 
+REMEDIES = {
+    "bool": "Use np.where or a product with a mask instead of a branch",
+    "int": "Write Tensor(a)[t] to look values up in an array",
+    "a copy": "Write t.copy() for a copy",
+    "x[mask]": "Use a product with the mask",
+    "np.asarray": "Use NumPy's functions on the value itself, Tensor(a)[t] to look up by it",
+}
+
+
 def refused(what, line=None):
+    """The error for what every later call would find as it was when it was recorded."""
     line = line or user_line() or "the function"
+    remedy = next((text + ", or leave" for k, text in REMEDIES.items() if what.startswith(k)), "")
     return CannotCompileError(
-        f"{line}: {what} cannot be part of a compiled function, because "
-        "it would stay as it is now. Use np.where or a product with a mask instead of a branch, "
-        "Tensor(a)[t] to look values up in an array, t.copy() for a copy, or leave this part "
-        "outside of compiled."
+        f"{line}: {what} cannot be part of a compiled function, because every later call would "
+        f"use what it is now. {remedy or 'Leave'} this part outside of compiled."
     )
 
 

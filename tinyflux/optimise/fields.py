@@ -109,8 +109,11 @@ class Declared:
         if name in self.fields:
             value = self._lawful(name, value)
         elif not name.startswith("_"):
-            known = f"it has: {', '.join(self.fields)}" if self.fields else "it has no fields"
-            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; {known}.")
+            known = f"it has: {', '.join(self.fields)}" if self.fields else "it has none"
+            raise AttributeError(
+                f"{type(self).__name__} has no field {name!r} to set; {known}. In a class of your "
+                f"own declare it, {name}: float = 0.1, and leave __init__ out."
+            )
         object.__setattr__(self, name, value)
 
     def _lawful(self, name: str, value: Any) -> Any:

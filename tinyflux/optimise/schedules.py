@@ -396,6 +396,9 @@ class Scheduler:
         self.over = False
         self.t += 1  # not before: a value that is refused is no step
 
+    def __repr__(self) -> str:
+        return f"<Scheduler of {self.field!r} of {self.opt!r}, t = {self.t}: {self.schedule!r}>"
+
 
 def _between(s: Any, fraction: float) -> float:
     return min(s.l0, s.l1) + abs(s.l0 - s.l1) * fraction
