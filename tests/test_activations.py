@@ -1,5 +1,7 @@
 """The activations against closed forms in extended precision, and at the ends of the range."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.special as sp
@@ -346,3 +348,17 @@ def test_as_the_activation_of_dense(name):
     wanted = flux.gradient(lambda: np.sum(f(x @ w + b) * weights), flux.params(layer))
     for g, h in zip(gs.values(), wanted.values(), strict=True):
         np.testing.assert_allclose(g, h, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({*flux.activations.__all__} - {"identity", "tanh"}))
+def test_whole_numbers_count_by_their_values_and_complex_ones_are_refused(name):
+    f, whole = getattr(flux, name), np.array([-2, 0, 3])
+    np.testing.assert_array_equal(f(whole), f(whole.astype(float)))
+    np.testing.assert_array_equal(f(whole.tolist()), f(whole.astype(float)))
+    with pytest.raises(TypeError, match="got dtype complex128; real numbers are wanted"):
+        f(np.array([1 + 2j, 0.5]))
+
+
+def test_the_parameter_of_an_activation_may_be_any_real_number():
+    quarter = flux.leakyrelu(np.array([-1.0, 1.0], "f4"), Fraction(1, 4))
+    assert quarter.dtype == np.float32 and quarter.tolist() == [-0.25, 1]

@@ -474,6 +474,7 @@ def test_parameters_of_the_overlaps():
         (losses.poisson_loss, 3.0, -1.0, r"y must not be negative, got -1.0(\n|$)"),
         (losses.siamese_contrastive_loss, 3.0, -1.0, "y goes from 0 to 1, got -1"),
         (losses.focal_loss, 3.0, 1.0, "yhat goes from 0 to 1, got 3"),
+        (losses.focal_loss, 1.01, 1.0, "yhat goes from 0 to 1, got 1.01"),
         (losses.binary_focal_loss, 3.0, 1.0, "yhat goes from 0 to 1, got 3"),
         (losses.binary_focal_loss, 0.5, -1.0, "y goes from 0 to 1, got -1"),
     ],

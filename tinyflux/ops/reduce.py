@@ -20,7 +20,8 @@ def spread(g, x, axis, keepdims=False):
     """`g`, reduced over `axis`, in the shape of `x` again."""
     shape = np.shape(x)
     if axis is not None and not keepdims and np.ndim(g) < len(shape):
-        g = np.expand_dims(g, axis)
+        # (Older NumPy does not take a named tuple here.)
+        g = np.expand_dims(g, tuple(axis) if isinstance(axis, tuple) else axis)
     return np.broadcast_to(g, shape)
 
 
