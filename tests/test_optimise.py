@@ -867,6 +867,13 @@ def test_a_prepared_step_offers_places_of_the_type_of_the_gradient():
     assert places[1] is None or places[1].dtype == np.float32
 
 
+def test_moments_of_half_precision_are_put_back_in_single_precision():
+    key, opt = Key(np.ones(2, "f2")), opts.Momentum()
+    opt.load_state_(key, {"v": np.array([0.1, 3.0], "f4"), "t": 1}, key.data)
+    kept = opt.state(key)["v"]
+    assert kept.dtype == np.float32 and kept[0] == np.float32(0.1)
+
+
 def test_a_rule_that_is_written_down_is_made_of_ufuncs():
     """What a call returns is not known while the calls are being collected."""
 
