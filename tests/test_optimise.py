@@ -561,6 +561,7 @@ def test_dtype_stays(rule, dtype):
     assert key.data.dtype == dtype and np.isfinite(key.data).all() and (key.data < 1).all()
 
 
+@pytest.mark.slow
 @named
 def test_both_landscapes(rule):
     def quadratic(x):
