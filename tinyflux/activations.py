@@ -94,6 +94,8 @@ def sigmoid(x, out=None):
     That form never overflows, and NumPy's tanh is five times faster than its exp and a division.
     Slope y (1 - y). Also under the name `σ`.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -115,6 +117,20 @@ def sigmoid(x, out=None):
 def relu(x, out=None):
     """max(x, 0); slope 0 at 0. NaN stays NaN.
 
+    Parameters
+    ----------
+    x : array_like of real numbers, of any shape
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of `x`, and of its type if that is a floating-point one.
+
+    Raises
+    ------
+    TypeError
+        For complex numbers, strings and objects.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -133,6 +149,8 @@ def relu(x, out=None):
 )
 def leakyrelu(x, a=0.01):
     """x where x > 0, a x elsewhere; slope a at 0.
+
+    Takes what `relu` takes, and for `a` a number, or a Tensor of one that is learned.
 
     Examples
     --------
@@ -160,6 +178,8 @@ def elu(x, alpha=1.0):
     Source: Clevert, Unterthiner & Hochreiter, "Fast and accurate deep network learning by
     exponential linear units" (2016), eq. 15.
 
+    Takes what `relu` takes, and for `alpha` a number, or a Tensor of one that is learned.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -186,6 +206,8 @@ def celu(x, alpha=1.0):
 
     Source: Barron, "Continuously differentiable exponential linear units" (2017).
 
+    Takes what `relu` takes, and for `alpha` a number, or a Tensor of one that is learned.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -205,6 +227,8 @@ def selu(x):
     """scale * elu(x, alpha) with the two constants that keep mean 0 and variance 1.
 
     Slope scale * alpha at 0. Source: Klambauer et al., "Self-normalizing neural networks" (2017).
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -238,6 +262,8 @@ def gelu(x):
 
     Source: Hendrycks & Gimpel, "Gaussian error linear units" (2016), section 2.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -255,6 +281,8 @@ def swish(x):
     """x sigmoid(x), also called SiLU.
 
     Source: Ramachandran, Zoph & Le, "Searching for activation functions" (2017).
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -277,6 +305,8 @@ def softplus(x):
 
     The slope is sigmoid(x) = 1 - exp(-y), accurate far out on both sides.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -298,6 +328,8 @@ def logsigmoid(x):
     """log(sigmoid(x)) = -softplus(-x), accurate where the sigmoid is almost 0.
 
     The slope is sigmoid(-x) = 1 - exp(y).
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -322,6 +354,8 @@ def mish(x):
 
     Source: Misra, "Mish: a self regularized non-monotonic activation function" (2019), eq. 1.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import tinyflux as flux
@@ -337,6 +371,8 @@ def logcosh(x):
     """log(cosh(x)) = |x| + log1p(exp(-2 |x|)) - log 2, which never overflows.
 
     Near 0, where that difference would cancel, -log1p(-tanh(x)^2) / 2. The slope is tanh(x).
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -364,6 +400,8 @@ def softsign(x):
     Source: Turian, Bergstra & Bengio, "Quadratic features and deep architectures for chunking"
     (2009).
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -389,6 +427,8 @@ def lisht(x):
     Source: Roy et al., "LiSHT: non-parametric linearly scaled hyperbolic tangent activation
     function for neural networks" (2019).
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -403,6 +443,8 @@ def lisht(x):
 @primitive(lambda g, y, x: g * np.square(np.tanh(x)))
 def tanhshrink(x):
     """x - tanh(x).
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -423,6 +465,8 @@ def inside(x, low, high):
 def hardsigmoid(x):
     """clip((x + 3) / 6, 0, 1); slope 0 at the bounds.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -435,6 +479,8 @@ def hardsigmoid(x):
 @primitive(lambda g, y, x: g * inside(x, -1, 1))
 def hardtanh(x):
     """clip(x, -1, 1); slope 0 at the bounds.
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -449,6 +495,8 @@ def hardtanh(x):
 @primitive(lambda g, y, x: g * inside(x, 0, 6))
 def relu6(x):
     """clip(x, 0, 6); slope 0 at the bounds.
+
+    Takes what `relu` takes.
 
     Examples
     --------
@@ -470,6 +518,8 @@ def hardswish(x):
 
     Source: Howard et al., "Searching for MobileNetV3" (2019), section 5.2.
 
+    Takes what `relu` takes.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -489,6 +539,8 @@ def softshrink(x, lam=0.5):
     """x - lam where x > lam, x + lam where x < -lam, 0 between; slope 0 at both bounds.
 
     `lam` is not negative. NaN stays NaN.
+
+    Takes what `relu` takes, and for `lam` a number, or a Tensor of one that is learned.
 
     Examples
     --------
@@ -512,6 +564,8 @@ def trelu(x, theta=1.0):
 
     NaN stays NaN. Source: Konda, Memisevic & Krueger, "Zero-bias autoencoders and the benefits of
     co-adapting features" (2015).
+
+    Takes what `relu` takes, and for `theta` a number, or a Tensor of one that is learned.
 
     Examples
     --------
