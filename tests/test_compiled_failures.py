@@ -35,6 +35,7 @@ from tinyflux import losses
 from tinyflux.compiled import compiled
 from tinyflux.compiled.likeness import Content
 from tinyflux.errors import CannotCompileError, NonFiniteLossError, NotScalarError, RecordingError
+from tinyflux.primitive import primitive
 
 X = np.random.default_rng(0).standard_normal((6, 4))
 Y = np.arange(6) % 3
@@ -1859,6 +1860,17 @@ def test_a_gradient_inside_a_compiled_function_sees_the_parameters():
     assert re.search(r"# test_compiled_failures.py:\d+  mean\n", hot.source)  # not "rule of ..."
 
 
+def test_a_rule_that_returns_a_plain_array():
+    """What goes on from it is a plain array as well, which has no name of its own."""
+
+    @primitive(lambda g, y: np.full(y.shape, 3.0))
+    def tripled(x):
+        return 3 * x
+
+    f = lambda x: np.sum(tripled(np.sin(x)))
+    agree_all(flux.gradient(compiled(f), X), flux.gradient(f, X), 1e-12)
+
+
 def test_a_gradient_of_a_network_inside_a_compiled_function():
     """The gradient it begins with, a plain array, meets rules that are written with methods."""
     net = flux.Chain(flux.Dense(3, 4, flux.tanh), flux.Dense(4, 2))
@@ -1950,7 +1962,6 @@ def test_the_sign_of_a_determinant_follows_the_argument():
 
 def test_a_kernel_of_the_users_that_returns_its_operand():
     """What such a kernel returns may stand in memory that would be used again."""
-    from tinyflux.primitive import primitive
 
     @primitive(lambda g, y: g, samples=())
     def looked_at(x):
@@ -1978,7 +1989,6 @@ def test_a_kernel_of_the_users_that_returns_its_operand():
 @pytest.mark.parametrize("way", ["written into", "without influence"])
 def test_a_kernel_of_the_users_that_cannot_be_written_down(way):
     """It is called as it is, in every run."""
-    from tinyflux.primitive import primitive
 
     def written(x):
         return np.multiply(x, 3, out=np.empty((6, 4)))
@@ -2089,7 +2099,6 @@ def test_collecting_garbage_while_it_is_recorded_does_not_count():
 
 
 def test_an_error_on_the_way_back_names_the_line_of_the_user():
-    from tinyflux.primitive import primitive
 
     @primitive(None, samples=())
     def positive(x):

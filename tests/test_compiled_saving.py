@@ -11,6 +11,8 @@ import tinyflux as flux
 from tests.compiling import agree
 from tests.suites import only
 from tinyflux import losses
+from tinyflux.compiled.saving import kernel_source
+from tinyflux.ops.nn import needs_axes
 
 ALONE = """
 import sys
@@ -254,3 +256,20 @@ def test_a_saved_step_moves_weights_in_fortran_order(tmp_path):
     losses = flux.train_(hot, flux.params(layer), [x] * 4, opt).losses
     np.testing.assert_allclose(eval(done.stdout), losses, rtol=1e-5)
     assert losses[-1] < losses[0]
+
+
+def test_a_step_that_scatters_into_places_that_stay_can_be_saved(tmp_path):
+    E, rows = flux.Tensor(np.arange(12.0).reshape(4, 3)), np.array([0, 2, 2])
+    hot = flux.compiled(lambda x: np.sum(np.diag(x @ E[rows]) ** 2))
+    x, opt = np.ones((3, 3)), flux.SGD(0.01)
+    flux.train_(hot, [E], [(x,)], opt)
+    hot.save(tmp_path / "training.py", opt)
+    run(tmp_path, "import numpy as np, training\ntraining.step(np.ones((3, 3)))\n"
+        "np.savez('out.npz', *training.parameters.values())")  # fmt: skip
+    flux.train_(hot, [E], [(x,)], opt)
+    agree(np.load(tmp_path / "out.npz")["arr_0"], E.data)
+
+
+def test_a_kernel_that_needs_more_than_numpy_is_named():
+    with pytest.raises(flux.CannotCompileError, match=r"save: needs_axes uses more .*Tensor"):
+        kernel_source(needs_axes)

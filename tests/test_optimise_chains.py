@@ -266,6 +266,7 @@ def test_schedules_without_a_value():
 def test_scheduler_sets_a_field():
     chain = Optimiser(ClipValue(1.0), SGD(99.0))
     advance = Scheduler(chain[1], S.Exp(1.0, 0.5))
+    assert repr(advance).startswith("<Scheduler of 'lr' of ") and ", t = 1: Exp(" in repr(advance)
     rates = []
     for _ in range(3):
         rates.append(chain[1].lr)

@@ -251,6 +251,9 @@ def test_grads_are_a_mapping(gs):
     assert gs.get(Tensor(1.0)) is None and gs.get(Tensor(1.0), 7) == 7
     assert [g is v for (_, g), v in zip(gs.items(), gs.values(), strict=True)] == [True] * 3
     assert repr(gs) == "Grads(w: array(2,), b: array(), unused: None)"
+    np.testing.assert_array_equal(sum([gs, gs, gs])[w], [9, 12])
+    with pytest.raises(TypeError):
+        1 + gs
 
 
 def test_a_gradient_that_was_not_asked_for(gs):

@@ -383,3 +383,12 @@ def test_a_named_tuple_is_a_tuple():
         value, back = flux.pullback(f, X)
         np.testing.assert_array_equal(value, f(X))
         np.testing.assert_array_equal(back(np.ones_like(value))[0], wanted)
+
+
+def test_the_norm_of_nothing():
+    """The largest of no elements is 0, as in NumPy; the smallest is refused."""
+    empty = np.zeros(0)
+    value, (g,) = flux.withgradient(lambda x: np.linalg.norm(x, np.inf), empty)
+    assert value == 0 and g.shape == (0,)
+    with pytest.raises(ValueError, match="zero-size"):
+        flux.gradient(lambda x: np.linalg.norm(x, -np.inf), empty)

@@ -8,13 +8,12 @@ from ..primitive import composed, primitive, sample, without_gradient
 from ..tape import recording
 from ..tensor import Tensor
 
-BASIC = (int, slice, type(None), type(Ellipsis), np.integer)
-
 
 def is_basic(index):
     """Whether an index makes a view, so that no element is picked twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(i, BASIC) and not isinstance(i, bool) for i in parts)
+    basic = (int, slice, type(None), type(Ellipsis), np.integer)
+    return all(isinstance(i, basic) and not isinstance(i, bool) for i in parts)
 
 
 def at(index, **_):
