@@ -140,6 +140,11 @@ def test_knots_of_small_integers_do_not_wrap(dtype):
             np.testing.assert_array_equal(d, wanted[i])
 
 
+def test_complex_knots_are_refused():
+    with pytest.raises(TypeError, match="interp: got dtype complex128; real numbers are wanted"):
+        flux.gradient(lambda x: np.interp(x, [0.0, 1.0], [1j, 2.0]), 0.5)
+
+
 def test_an_average_by_small_integers_has_the_type_of_numpy():
     x, w = np.arange(3, dtype=np.float32), np.array([100, 100, 200], np.uint8)
     wanted = np.average(x, weights=w, returned=True)

@@ -7,7 +7,7 @@ kink the slope is the one that is stated. The constants are those of Flux (NNlib
 import numpy as np
 
 from .checks import brief, numeric, to_float
-from .ops.elementwise import clamp
+from .ops.elementwise import clamp, floats
 from .ops.nn import logsoftmax, logsumexp, softmax
 from .primitive import Operation, entered, primitive, sample
 from .tensor import Tensor
@@ -26,12 +26,6 @@ LOG2 = float(np.log(2.0))
 GELU_WIDTH = float(np.sqrt(2 / np.pi))
 GELU_CUBE = 0.044715 * GELU_WIDTH
 ZERO = np.zeros((), np.float32)  # NumPy handles an array quicker than a number
-
-
-def floats(x, name):
-    """x as an array of floating-point numbers (integers become float64)."""
-    x = x if isinstance(x, Tensor) else np.asarray(x)
-    return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
 
 
 def reals(x, name):

@@ -9,7 +9,9 @@ takes the place of `rule`.
 
 import numpy as np
 
+from ..checks import numeric
 from ..primitive import composed, primitive, rule, sample, without_gradient
+from ..tensor import Tensor
 from .singular import mended, singular
 
 POSITIVE = (0.2, 3.0)
@@ -173,6 +175,12 @@ def winner(g, y, mine, other):
 
 for extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
     rule(extremum, lambda g, y, a, b: winner(g, y, a, b), lambda g, y, a, b: winner(g, y, b, a))
+
+
+def floats(x, name):
+    """x as an array of floating-point numbers (integers become float64)."""
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    return x if x.dtype.kind == "f" else numeric(x, name).astype(np.float64)
 
 
 @primitive(

@@ -7,6 +7,7 @@ from ..errors import no_rule
 from ..primitive import composed, primitive, sample, without_gradient
 from ..tape import recording
 from ..tensor import Tensor
+from .elementwise import floats
 
 
 def is_basic(index):
@@ -211,12 +212,6 @@ def interpolate(x, xp, fp, *, left=None, right=None):
     return np.interp(x, xp, fp, left, right)
 
 
-def wide(a):
-    """What differences are taken of, in the type in which NumPy computes: small integers wrap."""
-    a = a if type(a) is Tensor else np.asarray(a)
-    return a if a.dtype.kind == "f" else a.astype(np.float64)
-
-
 def rising(f, x, xp, fp, **params):
     """f at x, with knots that rise."""
     return f(x, np.cumsum(np.abs(xp)) - 2, fp, **params)
@@ -233,7 +228,7 @@ def rising(f, x, xp, fp, **params):
 def interp(x, xp, fp, left=None, right=None, period=None):
     if period is not None:
         raise no_rule("interp with period")
-    x, xp, fp = (wide(a) for a in (x, xp, fp))
+    x, xp, fp = (floats(a, "interp") for a in (x, xp, fp))  # differences of integers may wrap
     left, right = (end if end is None else np.asarray(end) for end in (left, right))
     return interpolate(x, xp, fp, left=left, right=right)
 
