@@ -45,7 +45,7 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 # Types of operands that are used as they are, like arrays; anything else is converted.
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
-FIXED: set[type] = {int, float, bool, str, type(None)}  # of parameters nobody can write to
+
 NO_MARK = Mark()  # what no value has: in the place of the tape's where none is open
 
 
@@ -153,7 +153,7 @@ class Operation:
             if shared and not tape.tracing:
                 for i in shared:
                     a = arrays[i]
-                    if a.nbytes <= SMALL:
+                    if a.nbytes <= SMALL:  # which is quicker than to ask who reads it
                         arrays[i] = a.copy("K")
                     elif self.needs is None or not self.read[i].isdisjoint(live):
                         arrays[i] = kept(tape, a, self)
@@ -250,7 +250,8 @@ class Operation:
         return args[:n], {k: v for k, v in kwargs.items() if k != "out"}
 
 
-FIXED.add(Operation)
+# Types of parameters that nobody can write to.
+FIXED = {int, float, bool, str, type(None), Operation}
 
 
 def as_output(y, name):

@@ -224,9 +224,9 @@ def without_rules(function, n):
     return Operation(function, function, [None] * n)
 
 
-REMEDIES = {
-    "bool": "Use np.where or a product with a mask instead of a branch",
-    "int": "Write Tensor(a)[t] to look values up in an array",
+REMEDIES = {  # by how the words for what is refused begin
+    "bool(": "Use np.where or a product with a mask instead of a branch",
+    "int(": "Write Tensor(a)[t] to look values up in an array",
     "a copy": "Write t.copy() for a copy",
     "x[mask]": "Use a product with the mask",
     "np.asarray": "Use NumPy's functions on the value itself, Tensor(a)[t] to look up by it",
