@@ -16,6 +16,12 @@ def either(whole, quick):
     return quick if QUICK else whole
 
 
+def a_third(members, first=0):
+    """The members of a family for `parametrize`, of which the quick suite has every third."""
+    members = list(members)
+    return only(members[first::3], members)
+
+
 def only(quick, members):
     """The members of a family for `parametrize`: those that are not in `quick` are slow."""
     return [m if m in quick else pytest.param(m, marks=pytest.mark.slow) for m in members]

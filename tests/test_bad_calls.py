@@ -333,7 +333,7 @@ def alarm():
 @needs_alarm
 @pytest.mark.parametrize("name", CALLS)
 def test_a_share_of_the_bad_calls(name, alarm):
-    found = run(name, either(SHARE, 6 * SHARE)).found
+    found = run(name, either(SHARE, 9 * SHARE)).found
     assert not found, "\n".join(found)
 
 

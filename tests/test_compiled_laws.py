@@ -6,7 +6,7 @@ import pytest
 import tinyflux as flux
 from tests.compiling import agree, agree_all, buffers, poison, separate, steady
 from tests.laws import declared, fixed_samples_of, operands
-from tests.suites import either, only
+from tests.suites import a_third, either, only
 from tinyflux.compiled import compiled
 
 EVERY = declared()
@@ -43,7 +43,7 @@ def test_values_equal_those_of_numpy_bit_for_bit(name):
             poison(hot)
 
 
-@every_operation
+@pytest.mark.parametrize("name", a_third(EVERY))
 @pytest.mark.parametrize("dtype", only([np.float64], DTYPES))
 def test_gradients_towards_arguments_equal_eager_ones(name, dtype):
     for run, inputs, rng in cases(name, dtype):

@@ -16,11 +16,14 @@ from tests.laws import (
     operands,
     samples_of,
 )
-from tests.suites import only
+from tests.suites import a_third
 from tinyflux.primitive import OPERATIONS, Sample
 
 EVERY = declared()
 every_operation = pytest.mark.parametrize("name", EVERY)
+a_third_of_them, the_next, the_rest = (
+    pytest.mark.parametrize("name", a_third(EVERY, first)) for first in range(3)
+)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -62,7 +65,7 @@ def test_gradient_agrees_with_differences(name, data):
                 agrees_with_differences(got, loss, x, direction, rtol=2e-7, atol=2e-8)
 
 
-@pytest.mark.parametrize("name", only([*EVERY][::3], EVERY))
+@a_third_of_them
 @law(4)
 def test_second_derivative_agrees_with_differences_of_the_first(name, data):
     for rng, run, x in cases(name, data):
@@ -91,7 +94,7 @@ def test_recorded_value_is_that_of_numpy(name, data):
         assert not isinstance(plain, flux.Tensor) and not isinstance(value, flux.Tensor)
 
 
-@every_operation
+@the_next
 @law(6)
 def test_dtypes_stay(name, data):
     operation = EVERY[name]
@@ -115,7 +118,7 @@ def test_dtypes_stay(name, data):
                 assert g is None or (g.dtype == dtype and g.shape == a.shape)
 
 
-@every_operation
+@the_rest
 @law(4)
 def test_nothing_is_written_to_and_nothing_is_shared(name, data):
     for _, run, x in cases(name, data):
@@ -134,7 +137,7 @@ def test_nothing_is_written_to_and_nothing_is_shared(name, data):
             np.testing.assert_array_equal(g, h)
 
 
-@every_operation
+@a_third_of_them
 @law(3)
 def test_memory_layout_does_not_matter(name, data):
     for rng, run, x in cases(name, data):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinyflux as flux
-from tests.suites import either
+from tests.suites import a_third, either
 from tinyflux import losses, schedules
 from tinyflux.callbacks import phase
 from tinyflux.checks import as_flag, as_number, as_real
@@ -497,7 +497,7 @@ ACCIDENTS = (
 EXPECTED = (TypeError, ValueError, LookupError, flux.FluxError, ArithmeticError)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", a_third(CALLS))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 def test_nothing_odd_ends_in_an_accident(name):
     step = either(1, 2)

@@ -14,6 +14,7 @@ import pytest
 
 import tinyflux as flux
 from tests.laws import arity, declared, operands, samples_of
+from tests.suites import a_third
 from tinyflux import borrowing
 from tinyflux.primitive import Sample
 from tinyflux.tape import Tape
@@ -40,7 +41,7 @@ def cases(operation):
         yield sample.call, operands(operation, sample.shapes, rng)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", a_third(EVERY, 1))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_operation_with_every_choice_of_what_is_differentiated(name):
     operation = EVERY[name]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tinyflux as flux
 from tests.laws import declared, operands, samples_of
-from tests.suites import examples
+from tests.suites import a_third, examples
 from tinyflux import losses
 
 thorough = settings(max_examples=examples(30), deadline=None, derandomize=True)
@@ -63,7 +63,7 @@ def test_step_counts_are_whole_numbers_of_python():
 EVERY = declared()
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", a_third(EVERY))
 def test_gradients_have_the_type_of_their_operand(name):
     """Operands of different types, each of which gets its own back, whatever the result is."""
     operation = EVERY[name]
