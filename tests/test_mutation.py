@@ -286,6 +286,22 @@ def test_operands_that_are_written_to_before_the_way_back_of_a_gradient_inside()
         flux.gradient(lambda: flux.gradient(lambda: inner(W), [W])[W].sum(), [W])
 
 
+@pytest.mark.parametrize("n", [3, 200])
+def test_a_weight_is_written_to_before_the_way_back_of_a_gradient_inside(n):
+    """On the way back of the inner one the layer is computed anew from its definition."""
+    layer, x = flux.Dense(n, n, flux.relu), np.ones((2, n), "f4")
+
+    def inner():
+        y = np.sum(layer(x) ** 2)
+        layer.weight.data[...] *= -1
+        return y
+
+    with pytest.raises(flux.MutationError, match=rf"dense: an operand of shape \({n}, {n}\)"):
+        flux.gradient(
+            lambda: np.sum(flux.gradient(inner, [layer.weight])[layer.weight] ** 2), [layer.weight]
+        )
+
+
 def test_layers_and_losses_of_every_kind():
     x = np.random.default_rng(0).standard_normal((5, 3)).astype("f4")
     y = np.abs(np.random.default_rng(1).standard_normal((5, 2))).astype("f4")

@@ -153,6 +153,7 @@ class Pullback:
             self.rows = tape.rows
         else:
             self.tape, before = outer, outer.sources
+            outer.careful = True  # what is recorded on the way back reads more than the rules do
             try:
                 self.output = out = self.record(f, args, outer)
             finally:

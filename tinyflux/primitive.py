@@ -81,9 +81,8 @@ class Operation:
     needs : tuple of tuples, optional
         For each operand, the positions of those that its derivative reads; None: of all, unless
         no rule takes operands at all.
-    read : tuple, range or dict
-        The positions of the operands that some derivative reads; a dict, where `needs` is given,
-        says by which.
+    reads : Reads or None
+        The same for every choice of operands that gradients flow to.
     samples, domain
         Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
@@ -112,10 +111,10 @@ class Operation:
         self.domain = domain
         self.__doc__ = doc
         self.__name__ = self.name
-        self.needs = needs
         self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
         plain = all(r is None or short for r, short in zip(self.rules, self._short))
-        self.read = read_by(plain and joint is None, needs)
+        needs = () if needs is None and plain and joint is None else needs
+        self.reads = None if needs is None else Reads(needs)
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -123,40 +122,33 @@ class Operation:
         """Compute the output; record it if a gradient flows to one of the operands."""
         tape = open_tape.get()
         mark, sources = (NO_MARK, ()) if tape is None else (tape.mark, tape.sources)
-        arrays, live, shared = [], [], []  # shared: what is read later, and somebody else has too
+        arrays, live = [], []
         for i, t in enumerate(operands):
             kind = type(t)
             if kind is Tensor:
-                arrays.append(a := t.data)
-                if t.mark is mark:
-                    live.append(i)
-                    if type(a) is not ndarray or a.base is None:  # nobody else's memory
-                        continue
-                elif id(t) in sources:
+                arrays.append(t.data)
+                if t.mark is mark or id(t) in sources:
                     live.append(i)
                 elif t.mark is not None and t.mark.open:
                     raise foreign(self.name)
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
-                arrays.append(a := t)
+                arrays.append(t)
             elif kind in ORDINARY:
                 arrays.append(t)
-                continue
-            else:  # the array may be the memory of `t`
-                arrays.append(a := as_operand(t, self.name))
-            if i in self.read and type(a) is ndarray:
-                shared.append(i)
+            else:
+                arrays.append(as_operand(t, self.name))
         if live:
             for value in params.values():
                 if type(value) not in FIXED:
                     params = self.settled(params, tape)
                     break
-            if shared and not tape.tracing:
-                for i in shared:
-                    a = arrays[i]
-                    if a.nbytes <= SMALL:  # which is quicker than to ask who reads it
-                        arrays[i] = a.copy("K")
-                    elif self.needs is None or not self.read[i].isdisjoint(live):
-                        arrays[i] = kept(tape, a, self)
+            if not tape.tracing:
+                whole = self.reads is None or (tape.careful and self.body is not None)
+                for i in range(len(arrays)) if whole else self.reads[tuple(live)]:
+                    a, t = arrays[i], operands[i]
+                    alone = type(t) is Tensor and t.mark is mark and a.base is None
+                    if type(a) is ndarray and not alone:  # somebody else has this memory
+                        arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
         try:
             y = self.kernel(*arrays, **params)
         except Exception:
@@ -267,15 +259,21 @@ def takes_no_operand(r):
     return code is not None and code.co_argcount == 2 and not code.co_flags & 0x04
 
 
-def read_by(plain, needs):
-    """`Operation.read`: {operand: the rules that read it}, or all (a range without end).
+class Reads(dict):
+    """The operands that gradients flow to -> those that are read on the way back: positions.
 
-    Or none: `plain` says that no rule takes operands.
+    >>> reads = Reads(((1,), (0,), ()))
+    >>> reads[1, 2], reads[0, 1]
+    ((0,), (0, 1))
     """
-    if needs is not None:
-        found = sorted({i for read in needs for i in read})
-        return {i: {k for k, read in enumerate(needs) if i in read} for i in found}
-    return () if plain else range(sys.maxsize)
+
+    def __init__(self, needs):
+        self.needs = needs  # the same for each operand alone; empty: no derivative reads any
+
+    def __missing__(self, live):
+        found = {i for k in live for i in self.needs[k]} if self.needs else ()
+        self[live] = read = tuple(sorted(found))
+        return read
 
 
 def takes_out(kernel):
