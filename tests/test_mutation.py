@@ -16,7 +16,7 @@ import tinyflux as flux
 from tests.laws import arity, declared, operands, samples_of
 from tests.suites import a_third
 from tinyflux import borrowing
-from tinyflux.primitive import Sample
+from tinyflux.primitive import Sample, primitive
 from tinyflux.tape import Tape
 
 EVERY = declared()
@@ -326,6 +326,53 @@ def test_arrays_of_others_stay_writeable():
     assert b.flags.writeable
     back(1.0)
     assert b.flags.writeable
+
+
+@pytest.mark.parametrize("way", [lambda f: f, flux.compiled])
+@pytest.mark.parametrize("f", [np.tanh, np.transpose, lambda x: x * x, lambda x: x @ x, np.abs])
+def test_recorded_values_cannot_be_written_to(f, way):
+    x, kept = np.full((3, 3), 0.5), []
+
+    def loss(x, write):
+        h = f(x)
+        y = np.sum(h * h)
+        kept.append(h)
+        if write:
+            h.data[0] = 7
+        return y
+
+    with pytest.raises(ValueError, match="read-only"):
+        flux.gradient(way(lambda x: loss(x, True)), x)
+    with pytest.raises(ValueError, match="read-only"):
+        flux.pullback(way(lambda x: loss(x, True)), x)
+    value, back = flux.pullback(f, x)
+    wanted = back(np.ones((3, 3)))[0]
+    value[...] = 7  # is the caller's own
+    np.testing.assert_array_equal(back(np.ones((3, 3)))[0], wanted)
+    kept.clear()
+    _, back = flux.pullback(lambda x: loss(x, False), x)
+    with pytest.raises(ValueError, match="read-only"):  # there may be a way back yet
+        kept[0].data[...] = 7
+
+
+def test_a_kernel_that_returns_an_array_that_it_keeps():
+    buffer, x = np.empty(4), np.arange(3.0)
+
+    @primitive(lambda g, y: g * y)
+    def exponential(x):
+        return np.exp(x, out=buffer[:3])
+
+    @primitive(lambda g, y, x: g * 2 * x)
+    def square(x):
+        return np.multiply(x, x, out=buffer if x.size == 4 else None)
+
+    for f, a in ((exponential, x), (square, np.arange(4.0))):
+        twice = lambda x, f=f: np.sum(f(x) * f(2 * x))
+        g, compiled = flux.gradient(twice, a)[0], flux.compiled(twice)
+        wanted = 3 * np.exp(3 * a) if f is exponential else 16 * a**3
+        np.testing.assert_allclose(g, wanted, rtol=1e-12)
+        for _ in range(2):
+            np.testing.assert_array_equal(flux.gradient(compiled, a)[0], g)
 
 
 @pytest.mark.parametrize("n", [3, 100_000])

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,6 +161,8 @@ class Operation:
             y = as_output(y, self.name)
         if y is arrays[0]:  # a view tells that it may be somebody else's memory
             y = y.view()
+        if type(y) is ndarray:
+            y.setflags(False)  # not writeable: its rule, or another, will read it
         output = new(Tensor)
         output.data = y
         output.mark = tape.mark
@@ -366,7 +368,24 @@ def entered(operation, f):
     operation.__module__, operation.__qualname__ = f.__module__, f.__qualname__
     if f.__module__.startswith(__package__ + "."):
         OPERATIONS[operation.name] = operation
+    else:
+        operation.kernel = keeping_nothing(operation.kernel)
     return operation
+
+
+def keeping_nothing(kernel):
+    """A kernel of somebody else's, with a copy of the result where it may have kept that itself."""
+
+    y = np.empty(0)
+    alone = sys.getrefcount(y)
+
+    @wraps(kernel)
+    def own(*operands, **params):
+        y = kernel(*operands, **params)
+        kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > alone)
+        return y.copy("K") if kept else y
+
+    return own
 
 
 def without_gradient(*functions):

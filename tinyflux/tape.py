@@ -68,10 +68,9 @@ class Tape:
         raise out_refused(ufunc.__name__)
 
     def close(self):
-        """End the recording: from now on nothing is tracked. Returns the mark of what was."""
+        """End the recording: from now on nothing is tracked."""
         mark, self.mark, self.sources = self.mark, CLOSED, {}
         mark.open = False
-        return mark
 
     def tracks(self, t):
         """Whether a gradient flows to `t` on this tape."""
