@@ -205,7 +205,7 @@ class Run:
         self.takes_state = [wants_argument(f) for f in self.callbacks]
         self.history = History()
         self.step = 0
-        self.drawn = False  # whether a datum was drawn that `stop()` in its loss left unused
+        self.drawn = False  # whether a datum was drawn that the end of training left unused
 
     def begin(self):
         """Take the parameters as they are given now; a callback may add some, or discard them."""
@@ -236,6 +236,7 @@ class Run:
             )
             raise
         except NonFiniteLossError as error:
+            self.drawn = True
             self.flush()
             error.history = self.history
             raise
