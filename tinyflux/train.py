@@ -89,7 +89,7 @@ def not_finite(ps, gradients):
 
 
 def apply_(opt, tensors, gradients):
-    """One step for lists of Tensors and gradients; returns whether there was any gradient."""
+    """One step for lists of Tensors and gradients."""
     kinds = set(map(type, gradients))
     if kinds != ARRAYS_ONLY:
         if Tensor in kinds:
@@ -101,7 +101,6 @@ def apply_(opt, tensors, gradients):
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
     if tensors:
         opt.step_(tensors, list(map(the_data, tensors)), gradients)
-    return bool(tensors)
 
 
 ARRAYS_ONLY = {np.ndarray}
@@ -269,16 +268,20 @@ class Run:
 
     def update(self, found, value):
         """Change the parameters by their gradients, and note the loss in the history."""
-        try:
-            if set(map(type, found)) != ARRAYS_ONLY:
-                if not apply_(self.opt, self.tensors, found):
-                    raise self.no_gradient()
-                self.history.losses.append(value)
-                return
-            arrays = list(map(the_data, self.tensors))
+        if set(map(type, found)) == ARRAYS_ONLY:
+            gradients, arrays = found, list(map(the_data, self.tensors))
             if self.prepared is None or not self.prepared.fits(arrays):
                 self.prepared = self.opt.prepare(self.tensors, arrays)
-            self.prepared.run(found, then=[(self.history.losses.append, value)])
+            prepared = self.prepared
+        else:
+            gradients = [g for g in found if g is not None]
+            if not gradients:
+                raise self.no_gradient()
+            pairs = zip(self.tensors, found, strict=True)
+            known = [t for t, g in pairs if g is not None]
+            prepared = self.opt.prepare(known, list(map(the_data, known)))
+        try:
+            prepared.run(gradients, then=[(self.history.losses.append, value)])
         except NotFinite:
             raise self.not_finite(value, found) from None
 
