@@ -283,6 +283,15 @@ def test_ncycle_shuffles_anew_and_can_be_used_twice():
     assert len(set(orders)) == 4
 
 
+def test_ncycle_begins_no_epoch_before_it_is_gone_through():
+    loader = DataLoader(np.arange(6), shuffle=True, rng=0)
+    batches = iter(loader)
+    head = [next(batches) for _ in range(2)]
+    again = DataLoader(np.arange(6), shuffle=True, rng=1)
+    again.restore_(loader.state())
+    assert [*head, *ncycle(again, 2)] == [*head, *batches, *loader]
+
+
 def test_ncycle_refuses_what_is_empty_the_second_time():
     with pytest.raises(ValueError, match=r"iterator \(generator\).*2 times"):
         ncycle((i for i in range(3)), 2)

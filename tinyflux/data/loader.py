@@ -246,13 +246,14 @@ class ncycle:
     """
 
     def __init__(self, data: Iterable[Any], n: int):
-        if not np.iterable(data):
+        # A loader that is asked for an iterator begins an epoch.
+        if not isinstance(data, DataLoader) and not np.iterable(data):
             raise TypeError(
                 f"ncycle: data is {shown(data)}, but it must be something to go through"
             )
         self.data = data
         self.n = as_integer(n, "ncycle: n", least=0)
-        if iter(data) is data and self.n > 1:
+        if isinstance(data, Iterator) and self.n > 1:
             raise ValueError(
                 f"ncycle: data is an iterator ({type(data).__name__}), which is empty after its "
                 f"first use, so it cannot be used {self.n} times; make a list of it"
