@@ -226,6 +226,11 @@ class Run:
             self.history.stopped = True
             self.drawn = phase.get() == "loss"
             self.flush()
+        except SkipDatum:
+            raise RuntimeError(
+                "train_: skip() was called by the data, before there was a datum to leave out; "
+                "call it in the loss, and in a generator use continue"
+            ) from None
         except KeyboardInterrupt as interrupt:
             self.flush()
             interrupt.history = self.history
