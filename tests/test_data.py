@@ -209,6 +209,12 @@ def test_a_restored_loader_gives_the_rest_of_the_epoch(n, size, shuffle, own, se
     assert len(list(other)) == len(loader)
 
 
+def test_a_shallow_copy_has_a_position_of_its_own():
+    loader = DataLoader(np.arange(6))
+    loader.restore_({"order": None, "next": 3, "rng": None})
+    assert order(copy.copy(loader)) == order(loader) == [3, 4, 5]
+
+
 def test_a_loader_that_has_not_begun_restores_to_one_that_has_not():
     loader = DataLoader(np.arange(20), shuffle=True, rng=0)
     other = DataLoader(np.arange(20), shuffle=True, rng=1)

@@ -113,8 +113,9 @@ class DataLoader:
         return self._place["next"] >= len(self)
 
     def __iter__(self) -> Iterator[Any]:
-        place, self._resume = self._resume, None
-        if place is None:
+        resume, self._resume = self._resume, None
+        place = dict(resume or {})  # its own: a copy of the loader may begin there, too
+        if not place:
             order = generator(self.rng).permutation(self._n) if self.shuffle else None
             place = {"order": order, "next": 0}
         self._place = place
