@@ -647,6 +647,23 @@ def test_a_rule_may_not_write_to_the_parameters(n):
     assert all((p.data == 1).all() for p in ps)
 
 
+@pytest.mark.parametrize("prepare", [lambda f: f, compiled], ids=["eager", "compiled"])
+@pytest.mark.parametrize("n", [2, 40_000])
+def test_a_parameter_that_becomes_read_only_leaves_a_whole_step(prepare, n):
+    a, b = flux.Tensor(np.ones(n)), flux.Tensor(np.ones(n))
+    ps, opt, kept = flux.Params([a, b]), flux.ADAM(0.1), []
+
+    def lock(state):
+        if state.step == 2:
+            b.data.setflags(write=False)
+            kept.extend([a.data.copy(), b.data.copy(), opt.state(a), opt.state(b)])
+
+    loss = prepare(lambda x: np.sum(a * a + b * b) * x)
+    with pytest.raises(TypeError, match="Parameter 1 is read-only"):
+        flux.train_(loss, ps, [1.0] * 4, opt, cb=lock)
+    np.testing.assert_equal([a.data, b.data, opt.state(a), opt.state(b)], kept)
+
+
 def test_stop_early_puts_the_best_parameters_back():
     w = flux.Tensor(4.0)
     watch = flux.stop_early(lambda: abs(float(w)), 2, flux.params(w))
