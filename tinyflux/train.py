@@ -232,6 +232,7 @@ class Run:
                 "call it in the loss, and in a generator use continue"
             ) from None
         except KeyboardInterrupt as interrupt:
+            self.drawn = True
             self.flush()
             interrupt.history = self.history
             interrupt.add_note(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import string
-import sys
 import time
 from collections.abc import Callable
 from inspect import signature
@@ -106,26 +105,27 @@ class checkpoint:
         self._run: Any = None  # the run of `train_` that it belongs to at present
         self._before = (0, 0)  # steps and epochs when that run began
         self._since = (0, 0)  # those made since the latest save
-        self._outer: Any = None  # the exception that was being handled then
         self._saved = time.monotonic()
 
     def __call__(self, state: Any) -> None:
-        if state.run is not self._run:
+        run = state.run
+        if run is not self._run:
             more, further = self._since
-            self._run, self._before = state.run, (self.step + more, self.epoch + further)
-            self._outer = sys.exc_info()[1]
-        step, epoch = self._count(state.step, state.epoch)
+            self._run, self._before = run, (self.step + more, self.epoch + further)
+        if run.drawn:  # a throttle may make up for a call when the training has ended
+            return
+        step, epoch = self._count(run)  # what is saved is of now, and the state may be older
         self._since = (step - self.step, epoch - self.epoch)
         if (self.every is not None and step // self.every > self.step // self.every) or (
             self.seconds is not None and time.monotonic() >= self._saved + self.seconds
         ):
             self._save(step, epoch)
 
-    def _count(self, step: int, begun: int, over: bool = False) -> tuple[int, int]:
-        """All steps made and epochs finished, where so many were made and begun in this run."""
+    def _count(self, run: Any, over: bool = False) -> tuple[int, int]:
+        """All steps made and epochs finished, those of this run among them."""
         if self.loader is not None:
             over = self.loader.ended
-        return self._before[0] + step, self._before[1] + begun - (not over)
+        return self._before[0] + run.step, self._before[1] + len(run.history.epochs) - (not over)
 
     def _save(self, step: int, epoch: int) -> None:
         """Save at this step, when so many epochs are finished."""
@@ -139,12 +139,10 @@ class checkpoint:
 
     def flush(self) -> None:
         """Save what is not saved yet; `train_` calls it at its end."""
-        cause, run, self._run = sys.exc_info()[1], self._run, None
-        if run is None or (isinstance(cause, KeyboardInterrupt) and cause is not self._outer):
+        run, self._run = self._run, None
+        if run is None or run.drawn:  # a batch that was not used, but the loader counts it
             return
-        if run.drawn:  # a batch that was not used, but the loader counts it
-            return
-        step, epoch = self._count(run.step, len(run.history.epochs), over=True)
+        step, epoch = self._count(run, over=True)
         if (step, epoch) != (self.step, self.epoch):
             self._save(step, epoch)
 
