@@ -209,6 +209,12 @@ def test_a_restored_loader_gives_the_rest_of_the_epoch(n, size, shuffle, own, se
     assert len(list(other)) == len(loader)
 
 
+def test_a_shallow_copy_has_a_position_of_its_own():
+    loader = DataLoader(np.arange(6))
+    loader.restore_({"order": None, "next": 3, "rng": None})
+    assert order(copy.copy(loader)) == order(loader) == [3, 4, 5]
+
+
 def test_a_loader_that_has_not_begun_restores_to_one_that_has_not():
     loader = DataLoader(np.arange(20), shuffle=True, rng=0)
     other = DataLoader(np.arange(20), shuffle=True, rng=1)
@@ -281,6 +287,15 @@ def test_ncycle_shuffles_anew_and_can_be_used_twice():
     cycle = ncycle(DataLoader(np.arange(20), batchsize=20, shuffle=True, rng=0), 2)
     orders = [tuple(b.tolist()) for b in [*cycle, *cycle]]
     assert len(set(orders)) == 4
+
+
+def test_ncycle_begins_no_epoch_before_it_is_gone_through():
+    loader = DataLoader(np.arange(6), shuffle=True, rng=0)
+    batches = iter(loader)
+    head = [next(batches) for _ in range(2)]
+    again = DataLoader(np.arange(6), shuffle=True, rng=1)
+    again.restore_(loader.state())
+    assert [*head, *ncycle(again, 2)] == [*head, *batches, *loader]
 
 
 def test_ncycle_refuses_what_is_empty_the_second_time():

@@ -137,6 +137,34 @@ def check(way, make, kind, k, states):
     assert training.state() == states[-1]
 
 
+def unused(training):
+    """The training, with a parameter among the others that the loss does not depend on."""
+    training.ps.add(flux.Tensor([1.0]), "unused")
+    return training
+
+
+def test_the_history_goes_with_the_steps_where_a_parameter_is_not_used():
+    counter = Raises(0, None)
+    whole = unused(Training(eager, "ADAM"))
+    assert len(traced(counter, whole)) == len(STEPS)
+    for k in range(-counter.left // 2, -counter.left * 3 // 4, 3):  # within a step
+        training = unused(Training(eager, "ADAM"))
+        history = traced(Raises(k, KeyboardInterrupt), training)
+        assert len(history) == training.opt.state(training.ps[0]).get("t", 0), f"line {k}"
+
+
+def traced(tracer, training):
+    """The history of a training that a tracer follows, and may interrupt."""
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        return training.run()
+    except KeyboardInterrupt as error:
+        return error.history
+    finally:
+        sys.settrace(before)
+
+
 def every(way, make, kinds, stride):
     states, lines = whole_states(way, make), lines_of(way, make)
     assert lines > 500

@@ -330,6 +330,10 @@ def test_norm(gs):
     huge = gradient(lambda: np.sum(w * np.float32(1e30)), params(w))
     assert huge.norm() == pytest.approx(2e30, rel=1e-6)  # its square is beyond single precision
     assert gradient(lambda: 1.0, params(w)).norm() == 0
+    for size in (1e200, 1e-200, 5e-324, 1e308):  # nor do they fit into double precision
+        far = Grads(params(w), [np.array([size, 0.0])])
+        assert far.norm() == pytest.approx(size, rel=1e-15)
+    assert Grads(params(w), [np.array([np.inf, 1.0])]).norm() == np.inf
 
 
 def test_setting(gs):

@@ -899,6 +899,86 @@ def test_a_batch_that_stop_left_unused_is_not_counted_as_used(tmp_path):
     assert [float(x[0]) for x in loader] == [2, 3]
 
 
+def test_a_loss_that_is_not_finite_leaves_the_latest_file_as_it_is(tmp_path):
+    x = np.array([1.0, 1.0, 1.0, np.nan])
+    w, loader = flux.Tensor([1.0]), flux.DataLoader(x, batchsize=1)
+    keep = flux.checkpoint(tmp_path / "x.npz", w, loader=loader, every=2)
+    with pytest.raises(flux.NonFiniteLossError):
+        flux.train_(lambda x: np.sum(w * x), [w], loader, flux.SGD(0.0), cb=keep)
+    assert keep.step == 2 and flux.load_(tmp_path / "x.npz", w, loader=loader)["step"] == 2
+    assert [float(x[0]) for x in loader][:1] == [1]
+
+
+@pytest.mark.parametrize("end", [flux.stop, stopper(1, KeyboardInterrupt)])
+def test_steps_that_were_not_saved_are_counted_all_the_same(tmp_path, end):
+    w, loader = flux.Tensor([1.0]), flux.DataLoader(np.ones(10), batchsize=1)
+    keep, calls = flux.checkpoint(tmp_path / "x.npz", w, loader=loader, every=5), itertools.count(1)
+
+    def loss(x):
+        if next(calls) == 19:
+            end()
+        return np.sum(w * x)
+
+    try:
+        flux.train_(loss, [w], loader, flux.SGD(0.0), epochs=2, cb=keep)
+    except KeyboardInterrupt:
+        pass
+    assert (keep.step, keep.epoch) == (15, 1)
+    flux.train_(loss, [w], loader, flux.SGD(0.0), cb=keep)
+    assert (keep.step, keep.epoch) == (28, 2)
+
+
+@pytest.mark.parametrize("end", [None, flux.stop, stopper(1, KeyboardInterrupt)])
+def test_a_call_that_a_throttle_makes_up_for_saves_what_is_there_then(tmp_path, end):
+    w, calls, loader = flux.Tensor([0.0]), itertools.count(1), flux.DataLoader(np.ones(6))
+    path, extra = tmp_path / "{step}.npz", lambda: {"made": -w.item()}
+    late = flux.throttle(
+        flux.checkpoint(path, w, loader=loader, every=1, extra=extra),
+        3600, leading=False, trailing=True,
+    )  # fmt: skip
+
+    def loss(x):
+        if next(calls) == 5 and end:
+            end()
+        return np.sum(w * x)
+
+    def the_hour_is_over(state):
+        if state.step == 3:
+            late._opens = 0.0
+
+    try:
+        flux.train_(loss, [w], loader, flux.SGD(1.0), cb=[the_hour_is_over, late])
+    except KeyboardInterrupt:
+        pass
+    files = {p.name: flux.load_(p, w, loader=loader) for p in tmp_path.iterdir()}
+    assert files.keys() == ({"3.npz"} if end else {"3.npz", "6.npz"})
+    for name, kept in files.items():
+        flux.load_(tmp_path / name, w, loader=loader)
+        assert kept["made"] == kept["step"] == loader.state()["next"]
+
+
+def test_a_field_that_is_a_tuple_comes_back_as_one(tmp_path):
+    class Two(flux.UpdateRule):
+        rates: tuple = (0.5, 0.25)
+
+        def constants(self, t, n):
+            return self.rates + (1.0,)
+
+    w, opt = flux.Tensor([1.0]), Two((0.1, 0.2))
+    flux.save(tmp_path / "x.npz", w, opt)
+    opt.rates = (1.0, 2.0)
+    flux.load_(tmp_path / "x.npz", w, opt)
+    assert opt.rates == (0.1, 0.2) and type(opt.rates) is tuple
+
+
+def test_an_epoch_whose_last_step_was_saved_is_finished(tmp_path):
+    w = flux.Tensor([1.0])
+    keep = flux.checkpoint(tmp_path / "x.npz", w, every=2)
+    flux.train_(lambda x: np.sum(w * x), [w], [1.0] * 4, flux.SGD(0.0), epochs=2, cb=keep)
+    assert (keep.step, keep.epoch) == (8, 2)
+    assert flux.load_(tmp_path / "x.npz", w) == {"step": 8, "epoch": 2}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="folders are not brought to the disk")
 def test_a_folder_that_may_be_written_to_but_not_read(tmp_path, monkeypatch):
     opened = os.open

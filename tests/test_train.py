@@ -338,6 +338,18 @@ def test_skip_in_a_callback_says_that_it_is_too_late():
         flux.train_(loss, ps, [1.0], flux.SGD(1.0), cb=flux.skip)
 
 
+@pytest.mark.parametrize("prepare", [lambda f: f, compiled], ids=["eager", "compiled"])
+def test_skip_in_the_data_says_that_it_is_too_early(prepare):
+    def data():
+        yield 1.0
+        flux.skip()
+
+    w, ps, loss = scalar()
+    with pytest.raises(RuntimeError, match=r"skip\(\) was called by the data, before"):
+        flux.train_(prepare(loss), ps, data(), flux.SGD(1.0))
+    assert phase.get() is None and float(w) == 0
+
+
 def test_stop_and_skip_outside_training():
     for f in (flux.stop, flux.skip):
         with pytest.raises(RuntimeError, match="none"):
@@ -562,6 +574,7 @@ def test_callback_that_wants_too_much():
         flux.patience(lambda: True, 1),
         flux.early_stopping(lambda: 1.0, 1),
         flux.plateau(lambda: 1.0, 1),
+        flux.throttle(flux.throttle(flux.patience(lambda: True, 1), 0), 0),
     ],
 )
 def test_a_trigger_is_no_callback(trigger):
@@ -632,6 +645,23 @@ def test_a_rule_may_not_write_to_the_parameters(n):
         flux.update_(Writing(), ps, {p: np.ones(2) for p in ps})
     assert caught.value.__notes__[0].startswith("This is Writing.delta. It is to leave in u")
     assert all((p.data == 1).all() for p in ps)
+
+
+@pytest.mark.parametrize("prepare", [lambda f: f, compiled], ids=["eager", "compiled"])
+@pytest.mark.parametrize("n", [2, 40_000])
+def test_a_parameter_that_becomes_read_only_leaves_a_whole_step(prepare, n):
+    a, b = flux.Tensor(np.ones(n)), flux.Tensor(np.ones(n))
+    ps, opt, kept = flux.Params([a, b]), flux.ADAM(0.1), []
+
+    def lock(state):
+        if state.step == 2:
+            b.data.setflags(write=False)
+            kept.extend([a.data.copy(), b.data.copy(), opt.state(a), opt.state(b)])
+
+    loss = prepare(lambda x: np.sum(a * a + b * b) * x)
+    with pytest.raises(TypeError, match="Parameter 1 is read-only"):
+        flux.train_(loss, ps, [1.0] * 4, opt, cb=lock)
+    np.testing.assert_equal([a.data, b.data, opt.state(a), opt.state(b)], kept)
 
 
 def test_stop_early_puts_the_best_parameters_back():
@@ -977,8 +1007,9 @@ def test_progress_advances_once_a_step(monkeypatch, prepare):
     _, ps, loss = scalar()
     loss = prepare(loss)
     flux.train_(loss, ps, [1.0, 2.0], flux.SGD(0.0), epochs=2, progress=True)
-    flux.train_(loss, ps, iter([1.0]), flux.SGD(0.0), progress=True)
-    assert [(b.options["total"], b.steps) for b in bars] == [(4, 4), (None, 1)]
+    for data in iter([1.0]), flux.ncycle(iter([1.0]), 1):
+        flux.train_(loss, ps, data, flux.SGD(0.0), progress=True)
+    assert [(b.options["total"], b.steps) for b in bars] == [(4, 4), (None, 1), (None, 1)]
     assert all(b.closed for b in bars)
     assert bars[0].shown == ["loss 1", "loss 2"] * 2
 

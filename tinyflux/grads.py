@@ -141,7 +141,7 @@ class Grads(Mapping):
         5.0
         """
         parts = (g.astype(np.float64, copy=False) for g in self._arrays if g is not None)
-        return math.hypot(*(float(np.linalg.norm(part)) for part in parts))
+        return math.hypot(*map(_length, parts))
 
     def copy(self):
         """The same gradients in new arrays."""
@@ -178,6 +178,14 @@ class Grads(Mapping):
         shown = ("None" if g is None else f"array{np.shape(g)}" for g in self._arrays)
         names = self.params.names()
         return f"Grads({', '.join(f'{n}: {g}' for n, g in zip(names, shown, strict=True))})"
+
+
+def _length(a):
+    """The Euclidean norm, also where the squares would overflow or vanish."""
+    top = float(np.max(np.abs(a), initial=0))
+    if 1e-100 < top < 1e100 or not 0 < top < math.inf:
+        return float(np.linalg.norm(a))
+    return top * float(np.linalg.norm(a / top))
 
 
 def _factor(value):

@@ -1,6 +1,7 @@
 """The progress bar of `train_`, drawn by tqdm."""
 
 from contextlib import contextmanager
+from operator import length_hint
 
 
 @contextmanager
@@ -15,7 +16,8 @@ def progress_bar(wanted, data, epochs):
         raise ImportError(
             'progress=True needs tqdm: pip install "tinyflux-autodiff[progress]"'
         ) from None
-    total = len(data) * epochs if hasattr(data, "__len__") else None
+    # Some raise when they are asked for their length: they do not know it either.
+    total = length_hint(data) * epochs or None if hasattr(data, "__len__") else None
     with tqdm(total=total, unit="step", mininterval=0.1) as bar:
 
         def advance(loss):

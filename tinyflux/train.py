@@ -89,7 +89,7 @@ def not_finite(ps, gradients):
 
 
 def apply_(opt, tensors, gradients):
-    """One step for lists of Tensors and gradients; returns whether there was any gradient."""
+    """One step for lists of Tensors and gradients."""
     kinds = set(map(type, gradients))
     if kinds != ARRAYS_ONLY:
         if Tensor in kinds:
@@ -101,7 +101,6 @@ def apply_(opt, tensors, gradients):
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
     if tensors:
         opt.step_(tensors, list(map(the_data, tensors)), gradients)
-    return bool(tensors)
 
 
 ARRAYS_ONLY = {np.ndarray}
@@ -205,7 +204,7 @@ class Run:
         self.takes_state = [wants_argument(f) for f in self.callbacks]
         self.history = History()
         self.step = 0
-        self.drawn = False  # whether a datum was drawn that `stop()` in its loss left unused
+        self.drawn = False  # whether a datum was drawn that the end of training left unused
 
     def begin(self):
         """Take the parameters as they are given now; a callback may add some, or discard them."""
@@ -227,7 +226,13 @@ class Run:
             self.history.stopped = True
             self.drawn = phase.get() == "loss"
             self.flush()
+        except SkipDatum:
+            raise RuntimeError(
+                "train_: skip() was called by the data, before there was a datum to leave out; "
+                "call it in the loss, and in a generator use continue"
+            ) from None
         except KeyboardInterrupt as interrupt:
+            self.drawn = True
             self.flush()
             interrupt.history = self.history
             interrupt.add_note(
@@ -236,6 +241,7 @@ class Run:
             )
             raise
         except NonFiniteLossError as error:
+            self.drawn = True
             self.flush()
             error.history = self.history
             raise
@@ -268,16 +274,20 @@ class Run:
 
     def update(self, found, value):
         """Change the parameters by their gradients, and note the loss in the history."""
-        try:
-            if set(map(type, found)) != ARRAYS_ONLY:
-                if not apply_(self.opt, self.tensors, found):
-                    raise self.no_gradient()
-                self.history.losses.append(value)
-                return
-            arrays = list(map(the_data, self.tensors))
+        if set(map(type, found)) == ARRAYS_ONLY:
+            gradients, arrays = found, list(map(the_data, self.tensors))
             if self.prepared is None or not self.prepared.fits(arrays):
                 self.prepared = self.opt.prepare(self.tensors, arrays)
-            self.prepared.run(found, then=[(self.history.losses.append, value)])
+            prepared = self.prepared
+        else:
+            gradients = [g for g in found if g is not None]
+            if not gradients:
+                raise self.no_gradient()
+            pairs = zip(self.tensors, found, strict=True)
+            known = [t for t, g in pairs if g is not None]
+            prepared = self.opt.prepare(known, list(map(the_data, known)))
+        try:
+            prepared.run(gradients, then=[(self.history.losses.append, value)])
         except NotFinite:
             raise self.not_finite(value, found) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import string
-import sys
 import time
 from collections.abc import Callable
 from inspect import signature
@@ -105,41 +104,47 @@ class checkpoint:
         self._fields = bool(fields)
         self._run: Any = None  # the run of `train_` that it belongs to at present
         self._before = (0, 0)  # steps and epochs when that run began
-        self._outer: Any = None  # the exception that was being handled then
+        self._since = (0, 0)  # those made since the latest save
         self._saved = time.monotonic()
 
     def __call__(self, state: Any) -> None:
-        if state.run is not self._run:
-            self._run, self._before = state.run, (self.step, self.epoch)
-            self._outer = sys.exc_info()[1]
-        step = self._before[0] + state.step
+        run = state.run
+        if run is not self._run:
+            more, further = self._since
+            self._run, self._before = run, (self.step + more, self.epoch + further)
+        if run.drawn:  # a throttle may make up for a call when the training has ended
+            return
+        step, epoch = self._count(run)  # what is saved is of now, and the state may be older
+        self._since = (step - self.step, epoch - self.epoch)
         if (self.every is not None and step // self.every > self.step // self.every) or (
             self.seconds is not None and time.monotonic() >= self._saved + self.seconds
         ):
-            self._save(step, state.epoch)
+            self._save(step, epoch)
 
-    def _save(self, step: int, begun: int, over: bool = False) -> None:
-        """Save at this step, when so many epochs of the present run have begun."""
+    def _count(self, run: Any, over: bool = False) -> tuple[int, int]:
+        """All steps made and epochs finished, those of this run among them."""
         if self.loader is not None:
             over = self.loader.ended
-        epoch = self._before[1] + begun - (not over)
+        return self._before[0] + run.step, self._before[1] + len(run.history.epochs) - (not over)
+
+    def _save(self, step: int, epoch: int) -> None:
+        """Save at this step, when so many epochs are finished."""
         added = {} if self.extra is None else self.extra()
         if taken := TAKEN & set(added):
             raise ValueError(f"checkpoint: extra returned {sorted(taken)}, names that are taken")
         path = self.path.format(epoch=epoch, step=step) if self._fields else self.path
         save(path, self.model, self.opt, self.loader, **{**added, "step": step, "epoch": epoch})
         self.step, self.epoch, self._saved = step, epoch, time.monotonic()
+        self._since = (0, 0)
 
     def flush(self) -> None:
         """Save what is not saved yet; `train_` calls it at its end."""
-        cause = sys.exc_info()[1]
-        if self._run is None or (isinstance(cause, KeyboardInterrupt) and cause is not self._outer):
+        run, self._run = self._run, None
+        if run is None or run.drawn:  # a batch that was not used, but the loader counts it
             return
-        if self._run.drawn:  # a batch that `stop()` in its loss left unused, but the loader counts
-            return
-        step = self._before[0] + self._run.step
-        if step > self.step:
-            self._save(step, len(self._run.history.epochs), over=True)
+        step, epoch = self._count(run, over=True)
+        if (step, epoch) != (self.step, self.epoch):
+            self._save(step, epoch)
 
     def resume_(self) -> bool:
         """Load the file, if there is one, and go on counting from there; whether there was one.
@@ -153,5 +158,6 @@ class checkpoint:
         needed = ("step", "epoch")
         kept = restored(self.path, self.model, self.opt, self.loader, needed=needed)
         self.step, self.epoch, self._run = kept.pop("step"), kept.pop("epoch"), None
+        self._since = (0, 0)
         self.extras = kept
         return True

@@ -79,6 +79,7 @@ class throttle:
         # The loop asks for the signature, to learn whether to pass the state: show that of f.
         functools.update_wrapper(self, f, updated=())
         self.f = f
+        self.answers = getattr(f, "answers", False)  # a trigger stays one
         self.timeout = as_real(timeout, "throttle: timeout")
         self.leading = as_flag(leading, "throttle: leading")
         self.trailing = as_flag(trailing, "throttle: trailing")

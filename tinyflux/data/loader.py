@@ -113,8 +113,9 @@ class DataLoader:
         return self._place["next"] >= len(self)
 
     def __iter__(self) -> Iterator[Any]:
-        place, self._resume = self._resume, None
-        if place is None:
+        resume, self._resume = self._resume, None
+        place = dict(resume or {})  # its own: a copy of the loader may begin there, too
+        if not place:
             order = generator(self.rng).permutation(self._n) if self.shuffle else None
             place = {"order": order, "next": 0}
         self._place = place
@@ -246,13 +247,14 @@ class ncycle:
     """
 
     def __init__(self, data: Iterable[Any], n: int):
-        if not np.iterable(data):
+        # A loader that is asked for an iterator begins an epoch.
+        if not isinstance(data, DataLoader) and not np.iterable(data):
             raise TypeError(
                 f"ncycle: data is {shown(data)}, but it must be something to go through"
             )
         self.data = data
         self.n = as_integer(n, "ncycle: n", least=0)
-        if iter(data) is data and self.n > 1:
+        if isinstance(data, Iterator) and self.n > 1:
             raise ValueError(
                 f"ncycle: data is an iterator ({type(data).__name__}), which is empty after its "
                 f"first use, so it cannot be used {self.n} times; make a list of it"

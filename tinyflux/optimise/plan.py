@@ -32,6 +32,7 @@ from .writing import in_one_pass, is_straight, reads, written_down
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
 
 _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
+_writeable = attrgetter("flags.writeable")
 
 
 def is_finite(flat: np.ndarray) -> bool:
@@ -309,6 +310,9 @@ class Plan:
         the same arrays in every step. Gradients that are not finite are refused.
         """
         n = stepper.calls + 1
+        if not all(map(_writeable, self.arrays)):  # it may have become so since the plan was made
+            at = [*map(_writeable, self.arrays)].index(False)
+            raise TypeError(f"Parameter {at} is read-only; wanted a writeable array of floats.")
         for part, i in () if gathered else self.gather:
             part[...] = gradients[i]
         for lane in self.lanes:

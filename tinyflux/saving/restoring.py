@@ -90,7 +90,7 @@ def of_optimiser(
         trial = copy.copy(leaf)
         for name, value in fields.items():
             try:
-                setattr(trial, name, value)
+                setattr(trial, name, typed(value, getattr(leaf, name)))
             except (AttributeError, TypeError, ValueError) as error:
                 yield f"the optimiser: {kind} with {name}={value!r}: {error}"
     trial = copy.copy(opt)
@@ -102,6 +102,11 @@ def of_optimiser(
                 yield f"the optimiser: the state of {name} is not that of such a rule"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             yield f"the optimiser: the state of {name}: {error}"
+
+
+def typed(value: Any, live: Any) -> Any:
+    """The value of a field from a file, where tuples are lists."""
+    return tuple(value) if isinstance(live, tuple) and isinstance(value, list) else value
 
 
 def same(a: Any, b: Any) -> bool:
@@ -175,7 +180,7 @@ def write(tree: Mapping[str, Any], model: Any, opt: UpdateRule | None, loader: A
         for leaf, (_, fields) in zip(opt.leaves(), tree["rules"], strict=True):
             for name, value in fields.items():
                 undo.append(later(setattr, leaf, name, getattr(leaf, name)))
-                steps.append(later(setattr, leaf, name, value))
+                steps.append(later(setattr, leaf, name, typed(value, getattr(leaf, name))))
         states = tree["optimiser"]
         for name, t in tensors_of(model).items():
             undo.append(later(opt.load_state_, t, opt.state(t), t.data))
