@@ -140,9 +140,12 @@ singular(
 
 def sinc_slope(g, y, x):
     """(cos(pi x) - sinc x) / x, by its series near 0, where the difference would cancel."""
-    near = np.less(np.abs(x), 0.02)
+    near = np.less(np.abs(x), 0.5)
     z = np.where(near, x, 0) * np.pi
-    series = -np.pi * z / 3 * (1 - z * z / 10 * (1 - z * z / 28 * (1 - z * z / 54)))
+    series = 1.0
+    for k in range(11, 0, -1):
+        series = 1 - z * z / (2 * k * (2 * k + 3)) * series
+    series = -np.pi * z / 3 * series
     far = np.where(near, 1, x)
     return g * np.where(near, series, (np.cos(np.pi * far) - np.sinc(far)) / far)
 
