@@ -203,6 +203,16 @@ def weighted_sum(w, x):
     return total if total == total else np.sum(w * np.where(w == 0, 0, x))
 
 
+@primitive(
+    lambda g, y, w, x: g * x,
+    lambda g, y, w, x: g * w,
+    samples=[sample((4, 3), (4, 3)), sample((3,), (3,))],
+)
+def weighted(w, x):
+    """w x, in which a weight of 0 counts for nothing, even of infinity."""
+    return w * np.where(np.equal(w, 0), 0, x)
+
+
 def mean_dot_kernel(a, b):
     """The weighted sum of all numbers, over the number of rows."""
     return weighted_sum(a, b) / max(a.size // a.shape[-1], 1)
@@ -222,7 +232,7 @@ def mean_dot_joint(g, value, arrays, live):
 )
 def mean_dot(a, b):
     """The mean over the rows of sum(a b), where 0 times infinity is 0."""
-    return np.mean(np.sum(a * np.where(np.equal(a, 0), 0, b), axis=-1))
+    return np.mean(np.sum(weighted(a, b), axis=-1))
 
 
 def logitcrossentropy(yhat, y, *, agg=np.mean):
@@ -245,7 +255,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     yhat, y = target("logitcrossentropy", yhat, y, agg, classes=True)
     if agg is np.mean:
         return -mean_dot(y, logsoftmax(yhat))
-    return agg(-np.sum(y * np.where(np.equal(y, 0), 0, logsoftmax(yhat)), axis=-1))
+    return agg(-np.sum(weighted(y, logsoftmax(yhat)), axis=-1))
 
 
 def kldivergence(yhat, y, *, agg=np.mean, eps=None):
