@@ -401,6 +401,12 @@ def test_probabilities_a_little_above_1_are_1():
     for loss in (losses.focal_loss, losses.binary_focal_loss):
         value, (g,) = flux.withgradient(lambda p: loss(p, [[0, 1]], gamma=0.5), p)  # noqa: B023
         assert abs(value) < 1e-6 and np.isfinite(g).all()
+    one, above = np.ones(2, np.float32), np.full(2, 1.0000001, np.float32)
+    for loss in (losses.binarycrossentropy, losses.binary_focal_loss):
+        for way in (flux.identity, flux.compiled):
+            value, (g,) = flux.withgradient(way(lambda p: loss(p, [0.0, 1.0])), above)  # noqa: B023
+            np.testing.assert_allclose(value, loss(one, [0.0, 1.0]), rtol=1e-6)
+            assert np.isfinite(g).all()
 
 
 @pytest.mark.parametrize("margin", [0, 0.5, 2.0])

@@ -308,6 +308,11 @@ def focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
 # ------------------------------------------------------------------------------- two classes
 
 
+def other_chance(p):
+    """1 - p, and 0 where rounding has made p a little larger than 1."""
+    return np.where(np.greater(p, 1), 0, 1 - p)
+
+
 def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     """agg(-y log(yhat + eps) - (1 - y) log(1 - yhat + eps)), for predicted probabilities.
 
@@ -322,7 +327,7 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     yhat, y = target("binarycrossentropy", yhat, y, agg)
     yhat, y = probable(yhat, name="binarycrossentropy"), chances(y, name="binarycrossentropy")
     eps = eps_of("binarycrossentropy", yhat, eps)
-    return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
+    return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(other_chance(yhat) + eps))
 
 
 def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
@@ -357,7 +362,7 @@ def binary_focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
     gamma = exponent("binary_focal_loss", gamma)
     yhat, y = target("binary_focal_loss", yhat, y, agg)
     yhat, y = probable(yhat, name="binary_focal_loss"), chances(y, name="binary_focal_loss")
-    p = y * yhat + (1 - y) * (1 - yhat)
+    p = y * yhat + (1 - y) * other_chance(yhat)
     return agg(-unsure(p, gamma) * np.log(p + eps_of("binary_focal_loss", yhat, eps)))
 
 
