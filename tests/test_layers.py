@@ -529,7 +529,7 @@ def test_truncated_normals():
         assert len(np.unique(w)) > 900 and abs(np.mean(w) * sign - 7.14) < 0.01
     w = flux.truncated_normal(1000, rng=0, mean=-1.0, std=0.5, lo=4.0, hi=9.0)  # 10 deviations off
     assert len(np.unique(w)) > 900 and w.max() < 4.5
-    with pytest.raises(ValueError, match="is too far from mean=0.0 for std=1.0"):
+    with pytest.raises(ValueError, match="is too far from mean"):
         flux.truncated_normal(2, lo=41.0, hi=42.0)
     w = flux.lecun_normal(200, 300, rng=0) * np.sqrt(200)
     assert abs(np.std(w) - 1) < 0.01
