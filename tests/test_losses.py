@@ -395,6 +395,19 @@ def test_focus(gamma, dtype):
     assert abs(sure) <= eps
 
 
+@pytest.mark.parametrize("way", [flux.identity, flux.compiled])
+@pytest.mark.parametrize("agg", [np.mean, np.sum])
+def test_without_eps_0_log_0_is_0_as_well(way, agg):
+    p = np.array([[0.0, 1.0], [1.0, 0.0]])
+    for loss in (losses.crossentropy, losses.kldivergence, losses.binarycrossentropy):
+        f = way(lambda q: loss(q, p, agg=agg, eps=0))  # noqa: B023
+        with np.errstate(divide="ignore"):
+            value, (g,) = flux.withgradient(f, p)
+        assert value == 0 and np.isfinite(g).all()
+    with np.errstate(divide="ignore"):
+        assert losses.crossentropy([[0.0, 1.0]], [[1.0, 0.0]], eps=0) == np.inf
+
+
 def test_probabilities_a_little_above_1_are_1():
     """As they come out of a softmax in single precision."""
     p = np.array([[0.0, 1.0000001]], np.float32)

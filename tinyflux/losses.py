@@ -158,6 +158,16 @@ def poisson_loss(yhat, y, *, agg=np.mean):
 # ------------------------------------------------------------------------------- classes
 
 
+@primitive(
+    lambda g, y, w, x: g * x,
+    lambda g, y, w, x: g * w,
+    samples=[sample((4, 3), (4, 3)), sample((3,), (3,))],
+)
+def weighted(w, x):
+    """w x, in which a weight of 0 counts for nothing, even of infinity."""
+    return w * np.where(np.equal(w, 0), 0, x)
+
+
 def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     """agg(-sum(y log(yhat + eps))) over the classes, for predicted probabilities.
 
@@ -189,7 +199,7 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     """
     yhat, y = target("crossentropy", yhat, y, agg, classes=True)
     yhat, eps = probable(yhat, name="crossentropy"), eps_of("crossentropy", yhat, eps)
-    return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
+    return agg(-np.sum(weighted(y, np.log(yhat + eps)), axis=-1))
 
 
 @primitive(
@@ -201,16 +211,6 @@ def weighted_sum(w, x):
     """sum(w x), in which a weight of 0 counts for nothing, even of infinity."""
     total = np.vdot(w, x)
     return total if total == total else np.sum(w * np.where(w == 0, 0, x))
-
-
-@primitive(
-    lambda g, y, w, x: g * x,
-    lambda g, y, w, x: g * w,
-    samples=[sample((4, 3), (4, 3)), sample((3,), (3,))],
-)
-def weighted(w, x):
-    """w x, in which a weight of 0 counts for nothing, even of infinity."""
-    return w * np.where(np.equal(w, 0), 0, x)
 
 
 def mean_dot_kernel(a, b):
@@ -275,7 +275,7 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     yhat, y = target("kldivergence", yhat, y, agg, classes=True)
     yhat, eps = probable(yhat, name="kldivergence"), eps_of("kldivergence", yhat, eps)
     of_y = np.log(np.where(np.equal(y, 0), 1, y))
-    return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
+    return agg(np.sum(weighted(y, of_y - np.log(yhat + eps)), axis=-1))
 
 
 def unsure(p, gamma):
@@ -327,7 +327,8 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     yhat, y = target("binarycrossentropy", yhat, y, agg)
     yhat, y = probable(yhat, name="binarycrossentropy"), chances(y, name="binarycrossentropy")
     eps = eps_of("binarycrossentropy", yhat, eps)
-    return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(other_chance(yhat) + eps))
+    no = weighted(1 - y, np.log(other_chance(yhat) + eps))
+    return agg(-weighted(y, np.log(yhat + eps)) - no)
 
 
 def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
