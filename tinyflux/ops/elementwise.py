@@ -55,7 +55,8 @@ def power_base(g, y, a, b):
     """b a^(b-1), and 0 for a constant: a^0 has no slope, even at 0."""
     if type(b) in (int, float) and b in (2, 3):
         return g * (b * a) if b == 2 else g * (3 * a * a)
-    return g * np.where(np.equal(b, 0), 0, b * np.power(a, np.where(np.equal(b, 0), 1, b - 1)))
+    less = np.where(np.equal(b, 0), 1, b - 1.0)  # the smallest of small integers would wrap
+    return g * np.where(np.equal(b, 0), 0, b * np.power(a, less))
 
 
 def power_exponent(g, y, a, b):
