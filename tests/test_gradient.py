@@ -349,6 +349,10 @@ def test_hessian_shapes():
     assert hessian(lambda x: np.sum(np.sin(x)), np.ones((2, 3))).shape == (2, 3, 2, 3)
     np.testing.assert_array_equal(hessian(np.sum, np.ones(2)), np.zeros((2, 2)))
     np.testing.assert_array_equal(hessian(lambda x: 1.0, np.ones(2)), np.zeros((2, 2)))
+    for f in (np.sum, lambda x: 1.0, flux.relu, lambda x: x**2):  # with a slope that stays, or none
+        x = np.ones(2 if f is np.sum else (), np.float32)
+        found = hessian(f, x)
+        assert found.dtype == np.float32 and found.shape == x.shape * 2
 
 
 # --- ownership -----------------------------------------------------------------------------------
@@ -977,6 +981,8 @@ def test_gradcheck_tells_right_from_wrong():
         """A wrong rule."""
         return x * x * x
 
+    exact = flux.gradcheck(lambda x: x[0] ** 2 + 0 * x[1], np.zeros(2), atol=0)
+    assert exact and exact.error == 0
     report = flux.gradcheck(lambda x: np.sum(wrong(x)), np.ones(2))
     assert not report and "the gradient is wrong" in str(report)
     with pytest.raises(TypeError, match="dtype float32; use float64"):

@@ -101,6 +101,7 @@ TABLE = {
     ),
     "norm 3 at 0": (lambda x: np.linalg.norm(x, 3), [zeros(2)], [[0, 0]]),
     "norm 1/2 with a 0": (lambda x: np.linalg.norm(x, 0.5), [[0.0, 4.0]], [[0, 1]]),
+    "norm -1 with a 0": (lambda x: np.linalg.norm(x, -1), [[0.0, 2.0, 3.0]], [[0, 0, 0]]),
     "norm 1 with a 0": (lambda x: np.linalg.norm(x, 1), [[0.0, -2.0]], [[0, -1]]),
     "hypot at 0": (np.hypot, [0.0, 0.0], [0, 0]),
     "arctan2 at 0": (np.arctan2, [0.0, 0.0], [0, 0]),
@@ -230,6 +231,26 @@ def test_second_derivative(case):
     f, x, wanted = SECOND[case]
     (found,) = flux.gradient(lambda x: flux.gradient(f, x)[0], x)
     np.testing.assert_allclose(0.0 if found is None else found, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_eigenvectors_of_equal_eigenvalues_have_no_slope(compiled):
+    """They may turn freely; the eigenvalues alone have a slope, and so has another matrix."""
+    c = np.arange(9.0).reshape(3, 3)
+    a = np.stack([np.eye(3), np.diag([1.0, 2.0, 3.0])])
+
+    def rebuilt(a):
+        w, v = np.linalg.eigh(a)
+        return np.sum(c * np.matmul(v * w[:, None, :], np.swapaxes(v, -1, -2)))
+
+    wrap = flux.compiled if compiled else flux.identity
+    (g,) = flux.gradient(wrap(rebuilt), a)
+    assert np.isnan(g[0]).any()
+    np.testing.assert_allclose(g[1], (c + c.T) / 2, rtol=1e-14)
+    (g,) = flux.gradient(wrap(lambda a: np.sum(np.linalg.eigh(a)[0] ** 2)), a)
+    np.testing.assert_allclose(g, 2 * a, atol=1e-14)
+    h = flux.hessian(lambda a: np.sum(np.linalg.eigh(a)[0]), np.eye(2))
+    assert np.isnan(h).any()
 
 
 @pytest.mark.parametrize("f", [np.max, np.min, np.ptp, lambda x: np.max(x, axis=0)])

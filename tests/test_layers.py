@@ -523,6 +523,14 @@ def test_normal_moments(init):
 def test_truncated_normals():
     w = flux.truncated_normal(200, 300, rng=0, mean=1.0, std=2.0, lo=0.0, hi=2.0)
     assert w.min() >= 0 and w.max() <= 2 and abs(np.mean(w) - 1) < 0.01
+    for sign in (1, -1):  # in both tails alike: 7 is the mode, and the density falls by 7
+        lo, hi = sorted((7.0 * sign, 12.0 * sign))
+        w = flux.truncated_normal(1000, rng=0, lo=lo, hi=hi)
+        assert len(np.unique(w)) > 900 and abs(np.mean(w) * sign - 7.14) < 0.01
+    w = flux.truncated_normal(1000, rng=0, mean=-1.0, std=0.5, lo=4.0, hi=9.0)  # 10 deviations off
+    assert len(np.unique(w)) > 900 and w.max() < 4.5
+    with pytest.raises(ValueError, match="is too far from mean"):
+        flux.truncated_normal(2, lo=41.0, hi=42.0)
     w = flux.lecun_normal(200, 300, rng=0) * np.sqrt(200)
     assert abs(np.std(w) - 1) < 0.01
 
@@ -542,6 +550,7 @@ def test_a_matrix_with_orthonormal_columns_has_a_size():
 def test_sparse_init():
     w = flux.sparse_init(10, 20, rng=0, sparsity=0.25)
     assert np.all(np.sum(w == 0, axis=0) == 3)
+    assert np.all(np.sum(flux.sparse_init(100, 3, rng=0, sparsity=0.07) == 0, axis=0) == 7)
     assert len({tuple(np.flatnonzero(c == 0)) for c in w.T}) > 1
     assert np.all(flux.sparse_init(3, 4, sparsity=2.0) == 0)
     with pytest.raises(ValueError, match="two sizes"):

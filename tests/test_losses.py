@@ -395,12 +395,31 @@ def test_focus(gamma, dtype):
     assert abs(sure) <= eps
 
 
+@pytest.mark.parametrize("way", [flux.identity, flux.compiled])
+@pytest.mark.parametrize("agg", [np.mean, np.sum])
+def test_without_eps_0_log_0_is_0_as_well(way, agg):
+    p = np.array([[0.0, 1.0], [1.0, 0.0]])
+    for loss in (losses.crossentropy, losses.kldivergence, losses.binarycrossentropy):
+        f = way(lambda q: loss(q, p, agg=agg, eps=0))  # noqa: B023
+        with np.errstate(divide="ignore"):
+            value, (g,) = flux.withgradient(f, p)
+        assert value == 0 and np.isfinite(g).all()
+    with np.errstate(divide="ignore"):
+        assert losses.crossentropy([[0.0, 1.0]], [[1.0, 0.0]], eps=0) == np.inf
+
+
 def test_probabilities_a_little_above_1_are_1():
     """As they come out of a softmax in single precision."""
     p = np.array([[0.0, 1.0000001]], np.float32)
     for loss in (losses.focal_loss, losses.binary_focal_loss):
         value, (g,) = flux.withgradient(lambda p: loss(p, [[0, 1]], gamma=0.5), p)  # noqa: B023
         assert abs(value) < 1e-6 and np.isfinite(g).all()
+    one, above = np.ones(2, np.float32), np.full(2, 1.0000001, np.float32)
+    for loss in (losses.binarycrossentropy, losses.binary_focal_loss):
+        for way in (flux.identity, flux.compiled):
+            value, (g,) = flux.withgradient(way(lambda p: loss(p, [0.0, 1.0])), above)  # noqa: B023
+            np.testing.assert_allclose(value, loss(one, [0.0, 1.0]), rtol=1e-6)
+            assert np.isfinite(g).all()
 
 
 @pytest.mark.parametrize("margin", [0, 0.5, 2.0])

@@ -122,6 +122,22 @@ def test_a_class_may_be_left_out_by_a_score_of_minus_infinity(dtype, way, agg):
             assert slope[0, 0] == 0 and np.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("way", [lambda f: f, flux.compiled])
+@pytest.mark.parametrize("agg", [np.mean, np.sum])
+def test_a_target_of_0_has_a_gradient_too(way, agg):
+    """As one that is learned has; also within another gradient."""
+    x, y = np.array([[0.0, 1.0, 3.0]]), np.array([[1.0, 0.0, 0.0]])
+    f = way(lambda y: losses.logitcrossentropy(x, y, agg=agg))
+    np.testing.assert_allclose(flux.gradient(f, y)[0], -flux.logsoftmax(x))
+    g = way(lambda y: np.sum(flux.gradient(f, y)[0] * np.array([1.0, 2.0, 3.0]) * y**2))
+    wanted = -flux.logsoftmax(x) * [[2.0, 0.0, 0.0]]
+    value, (slope,) = flux.withgradient(g, y)
+    np.testing.assert_allclose(value, wanted[0, 0] / 2)
+    np.testing.assert_allclose(slope, wanted)
+    g = way(lambda y: np.sum(flux.gradient(f, y)[0]) + 0 * np.sum(y))
+    np.testing.assert_allclose(flux.withgradient(g, y)[0], -np.sum(flux.logsoftmax(x)))
+
+
 @both
 @thorough
 @given(scores())

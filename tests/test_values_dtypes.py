@@ -122,6 +122,15 @@ def test_masks_and_counts_of_small_integers_do_not_wrap(dtype):
         assert losses.mae(ones * 100, np.full((300, 1), -100, np.int8)) == 200
 
 
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4"])
+def test_the_smallest_integer_as_an_exponent_does_not_wrap(dtype):
+    b = np.array([np.iinfo(dtype).min, 3], dtype)
+    x = np.array([1 - 1e-9, 2.0])
+    wanted = b * x ** (b - 1.0)
+    for f in (lambda x: np.sum(x**b), flux.compiled(lambda x: np.sum(x**b))):
+        np.testing.assert_allclose(flux.gradient(f, x)[0], wanted, rtol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", "u8"])
 def test_knots_of_small_integers_do_not_wrap(dtype):
     """np.interp computes in float64, and so do its slopes."""

@@ -130,6 +130,19 @@ def test_slopes_of_elementwise_functions(f, dtype, x):
     check(g, wanted, ulp, absolute)
 
 
+@both
+def test_the_slope_of_sinc_near_0(dtype):
+    """Where its formula is a difference of almost equal numbers."""
+    x = np.linspace(-0.6, 0.6, 301).astype(dtype)
+    (g,) = slope(np.sinc, x)
+    z = wide_pi(x.astype(WIDE[dtype])) * x
+    term = wanted = -wide_pi(z) * z / 3
+    for k in range(1, 20):
+        term = -term * z * z / (2 * k * (2 * k + 3))
+        wanted = wanted + term
+    check(g, wanted, 8)
+
+
 def power_slopes(a, b):
     return b * a ** (b - 1), a**b * np.log(a)
 

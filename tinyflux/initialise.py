@@ -155,13 +155,19 @@ def truncated_normal(shape, rng, mean=0.0, std=1.0, lo=-2.0, hi=2.0):
 
     if not (std > 0 and lo < hi):
         raise ValueError(f"truncated_normal: std={std} must be above 0, and lo={lo} below hi={hi}")
-    low, high = ndtr((lo - mean) / std), ndtr((hi - mean) / std)
-    return np.clip(mean + std * ndtri(rng.uniform(low, high, shape)), lo, hi)
+    low, high = (lo - mean) / std, (hi - mean) / std
+    sign = -1 if low > 0 else 1  # an upper tail as a lower one: ndtr near 1 has no digits left
+    low, high = sorted(ndtr([sign * low, sign * high]))
+    if high == 0:
+        raise ValueError(
+            f"truncated_normal: {lo} to {hi} is too far from mean={mean} for std={std}"
+        )
+    return np.clip(mean + std * sign * ndtri(rng.uniform(low, high, shape)), lo, hi)
 
 
 @initialiser
 def lecun_normal(shape, rng, gain=1.0):
-    """Truncated normal with standard deviation gain / sqrt(fan_in).
+    """Normal with standard deviation gain / sqrt(fan_in), cut off at -2 and 2 as in Flux.
 
     Source: LeCun et al., "Efficient BackProp" (1998), eq. 16.
 
@@ -200,7 +206,7 @@ def orthogonal(shape, rng, gain=1.0):
 
 @initialiser
 def sparse_init(shape, rng, sparsity=0.1, std=0.01):
-    """Normal, with the share `sparsity` of every column set to 0.
+    """Normal, with the share `sparsity` of every column, rounded up, set to 0.
 
     Source: Martens, "Deep learning via Hessian-free optimization" (2010), section 5.
 
@@ -213,7 +219,8 @@ def sparse_init(shape, rng, sparsity=0.1, std=0.01):
     """
     if len(shape) != 2:
         raise ValueError(f"sparse_init: two sizes are wanted, got {shape}")
-    zeros = math.ceil(min(1.0, max(0.0, sparsity)) * shape[0])
+    share = min(1.0, max(0.0, sparsity)) * shape[0]
+    zeros = math.ceil(round(share, 6))  # 0.07 * 100 is a little more than 7
     weight = normal(shape, rng, std)
     order = np.argsort(rng.random(shape), axis=0)
     np.put_along_axis(weight, order[:zeros], 0, axis=0)

@@ -82,11 +82,10 @@ def hessian(f, x):
         raise TypeError("hessian: got parameters; it takes one array, as in hessian(f, x)")
 
     def slope(x):
-        g = gradient(f, x)[0]
-        return np.zeros(np.shape(x)) if g is None else g
+        g, nothing = gradient(f, x)[0], np.where(False, x, 0)  # so that it depends on x for certain
+        return nothing if g is None else g + nothing
 
-    found = jacobian(slope, x)[0]
-    return np.zeros(np.shape(x) * 2) if found is None else found
+    return jacobian(slope, x)[0]
 
 
 def stacked(column, shape):

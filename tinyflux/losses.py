@@ -158,6 +158,16 @@ def poisson_loss(yhat, y, *, agg=np.mean):
 # ------------------------------------------------------------------------------- classes
 
 
+@primitive(
+    lambda g, y, w, x: g * x,
+    lambda g, y, w, x: g * w,
+    samples=[sample((4, 3), (4, 3)), sample((3,), (3,))],
+)
+def weighted(w, x):
+    """w x, in which a weight of 0 counts for nothing, even of infinity."""
+    return w * np.where(np.equal(w, 0), 0, x)
+
+
 def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     """agg(-sum(y log(yhat + eps))) over the classes, for predicted probabilities.
 
@@ -189,7 +199,7 @@ def crossentropy(yhat, y, *, agg=np.mean, eps=None):
     """
     yhat, y = target("crossentropy", yhat, y, agg, classes=True)
     yhat, eps = probable(yhat, name="crossentropy"), eps_of("crossentropy", yhat, eps)
-    return agg(-np.sum(y * np.log(yhat + eps), axis=-1))
+    return agg(-np.sum(weighted(y, np.log(yhat + eps)), axis=-1))
 
 
 @primitive(
@@ -222,7 +232,7 @@ def mean_dot_joint(g, value, arrays, live):
 )
 def mean_dot(a, b):
     """The mean over the rows of sum(a b), where 0 times infinity is 0."""
-    return np.mean(np.sum(a * np.where(np.equal(a, 0), 0, b), axis=-1))
+    return np.mean(np.sum(weighted(a, b), axis=-1))
 
 
 def logitcrossentropy(yhat, y, *, agg=np.mean):
@@ -245,7 +255,7 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     yhat, y = target("logitcrossentropy", yhat, y, agg, classes=True)
     if agg is np.mean:
         return -mean_dot(y, logsoftmax(yhat))
-    return agg(-np.sum(y * np.where(np.equal(y, 0), 0, logsoftmax(yhat)), axis=-1))
+    return agg(-np.sum(weighted(y, logsoftmax(yhat)), axis=-1))
 
 
 def kldivergence(yhat, y, *, agg=np.mean, eps=None):
@@ -265,7 +275,7 @@ def kldivergence(yhat, y, *, agg=np.mean, eps=None):
     yhat, y = target("kldivergence", yhat, y, agg, classes=True)
     yhat, eps = probable(yhat, name="kldivergence"), eps_of("kldivergence", yhat, eps)
     of_y = np.log(np.where(np.equal(y, 0), 1, y))
-    return agg(np.sum(y * (of_y - np.log(yhat + eps)), axis=-1))
+    return agg(np.sum(weighted(y, of_y - np.log(yhat + eps)), axis=-1))
 
 
 def unsure(p, gamma):
@@ -298,6 +308,11 @@ def focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
 # ------------------------------------------------------------------------------- two classes
 
 
+def other_chance(p):
+    """1 - p, and 0 where rounding has made p a little larger than 1."""
+    return np.where(np.greater(p, 1), 0, 1 - p)
+
+
 def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     """agg(-y log(yhat + eps) - (1 - y) log(1 - yhat + eps)), for predicted probabilities.
 
@@ -312,7 +327,8 @@ def binarycrossentropy(yhat, y, *, agg=np.mean, eps=None):
     yhat, y = target("binarycrossentropy", yhat, y, agg)
     yhat, y = probable(yhat, name="binarycrossentropy"), chances(y, name="binarycrossentropy")
     eps = eps_of("binarycrossentropy", yhat, eps)
-    return agg(-y * np.log(yhat + eps) - (1 - y) * np.log(1 - yhat + eps))
+    no = weighted(1 - y, np.log(other_chance(yhat) + eps))
+    return agg(-weighted(y, np.log(yhat + eps)) - no)
 
 
 def logitbinarycrossentropy(yhat, y, *, agg=np.mean):
@@ -347,7 +363,7 @@ def binary_focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
     gamma = exponent("binary_focal_loss", gamma)
     yhat, y = target("binary_focal_loss", yhat, y, agg)
     yhat, y = probable(yhat, name="binary_focal_loss"), chances(y, name="binary_focal_loss")
-    p = y * yhat + (1 - y) * (1 - yhat)
+    p = y * yhat + (1 - y) * other_chance(yhat)
     return agg(-unsure(p, gamma) * np.log(p + eps_of("binary_focal_loss", yhat, eps)))
 
 

@@ -84,9 +84,10 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
             allowed = atol + rtol * abs(wanted)
             ok = ok and error <= allowed
             count += 1
-            if not error / allowed <= worst[0]:
+            share = error / allowed if allowed else error and np.inf
+            if not share <= worst[0]:
                 text = f"{name} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
-                worst = (error / allowed, error, text)
+                worst = (share, error, text)
     verdict = f"all {count} entries agree" if ok else "the gradient is wrong"
     return GradcheckReport(ok, worst[1], f"gradcheck: {verdict}; the worst is {worst[2]}")
 

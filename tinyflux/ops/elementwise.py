@@ -55,7 +55,8 @@ def power_base(g, y, a, b):
     """b a^(b-1), and 0 for a constant: a^0 has no slope, even at 0."""
     if type(b) in (int, float) and b in (2, 3):
         return g * (b * a) if b == 2 else g * (3 * a * a)
-    return g * np.where(np.equal(b, 0), 0, b * np.power(a, np.where(np.equal(b, 0), 1, b - 1)))
+    less = np.where(np.equal(b, 0), 1, b - 1.0)  # the smallest of small integers would wrap
+    return g * np.where(np.equal(b, 0), 0, b * np.power(a, less))
 
 
 def power_exponent(g, y, a, b):
@@ -140,9 +141,12 @@ singular(
 
 def sinc_slope(g, y, x):
     """(cos(pi x) - sinc x) / x, by its series near 0, where the difference would cancel."""
-    near = np.less(np.abs(x), 0.02)
+    near = np.less(np.abs(x), 0.5)
     z = np.where(near, x, 0) * np.pi
-    series = -np.pi * z / 3 * (1 - z * z / 10 * (1 - z * z / 28 * (1 - z * z / 54)))
+    series = 1.0
+    for k in range(11, 0, -1):
+        series = 1 - z * z / (2 * k * (2 * k + 3)) * series
+    series = -np.pi * z / 3 * series
     far = np.where(near, 1, x)
     return g * np.where(near, series, (np.cos(np.pi * far) - np.sinc(far)) / far)
 

@@ -155,15 +155,18 @@ def slogdet(a):
 
 
 def eigh_slope(g, y, x, *, UPLO="L"):
-    """V (diag(gw) + F * (V^T gV)) V^T with F = 1 / (w_j - w_i), 0 on the diagonal."""
+    """V (diag(gw) + F * (V^T gV)) V^T with F = 1 / (w_j - w_i), 0 on the diagonal.
+
+    Vectors of equal values may turn freely: who asks for their slope gets nan.
+    """
     w, v = y[..., 0, :], y[..., 1:, :]
     gw, gv = g[..., 0, :], g[..., 1:, :]
     gap = np.expand_dims(w, -2) - np.expand_dims(w, -1)
     unit = np.eye(np.shape(w)[-1], dtype=np.result_type(w))
-    inside = (
-        np.matmul(mT(v), gv) * ((1 - unit) / (gap + np.equal(gap, 0)))
-        + np.expand_dims(gw, -2) * unit
-    )
+    equal, turned = np.equal(gap, 0), np.matmul(mT(v), gv)
+    undefined = np.logical_and(np.logical_and(equal, unit == 0), np.not_equal(turned, 0))
+    turned = turned * (np.logical_not(equal) / (gap + equal))
+    inside = np.where(undefined, np.nan, turned) + np.expand_dims(gw, -2) * unit
     s = np.matmul(np.matmul(v, inside), mT(v))
     return 0.5 * (s + mT(s))
 
@@ -196,11 +199,12 @@ def result_like(function, *values):
 def pnorm_slope(g, y, x, *, ord=2, axis=None, keepdims=False):
     """sign(x) (|x| / y)^(ord-1), and 0 for an element that is 0."""
     g, y = spread(g, x, axis, keepdims), spread(y, x, axis, keepdims)
-    y = y + np.equal(y, 0)
+    nothing = np.equal(y, 0)  # by one 0 alone where ord is negative
+    y = y + nothing
     if ord == 2:
         return mended(g * (x / y), g)
-    share = np.abs(x) / y
-    return mended(g * (np.sign(x) * (share + np.equal(share, 0)) ** (ord - 1)), g)
+    share, sign = np.abs(x) / y, np.where(nothing, 0, np.sign(x))
+    return mended(g * (sign * (share + np.equal(share, 0)) ** (ord - 1)), g)
 
 
 @primitive(pnorm_slope, samples=())
