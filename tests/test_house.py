@@ -15,7 +15,7 @@ HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks", "atomic"],
     ["tensor", "tape", "borrowing", "generators", "threads"],
-    ["primitive", "seeds", "walking", "params", "grads", "targets"],
+    ["primitive", "gradient_seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],
     ["gradient"],

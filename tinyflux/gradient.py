@@ -13,10 +13,10 @@ import numpy as np
 from .borrowing import check, written_to
 from .checks import as_callable, as_number, is_compiled, real_array
 from .errors import NotScalarError, RecordingError
+from .gradient_seeds import brief_type, fitting_seed, one_like
 from .grads import Grads
 from .params import Params
 from .primitive import fitted, primitive
-from .seeds import brief_type, fitting_seed, one_like
 from .tape import Tape, open_tape, recording
 from .tensor import Tensor, wrapped
 

@@ -27,11 +27,11 @@ from .callbacks import SkipDatum, StopTraining, phase
 from .checks import as_callable, as_flag, brief, is_compiled, is_whole, shown
 from .errors import NoGradientError, NonFiniteLossError, NotAskedError
 from .gradient import Pullback
+from .gradient_seeds import one_like
 from .grads import Grads
 from .history import History, TrainingState
 from .optimise.plan import NotFinite
 from .progress import progress_bar
-from .seeds import one_like
 from .tape import open_tape, recording
 from .tensor import Tensor
 
