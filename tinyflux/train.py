@@ -35,6 +35,10 @@ from .progress import progress_bar
 from .tape import open_tape, recording
 from .tensor import Tensor
 
+ARRAYS_ONLY = {np.ndarray}
+TRAINERS = 16  # kept ready, for data of several shapes
+the_data = attrgetter("data")
+
 
 def update_(opt, ps, gs):
     """Change the parameters in place by one step of the optimiser.
@@ -102,11 +106,6 @@ def apply_(opt, tensors, gradients):
     if tensors:
         opt.step_(tensors, list(map(the_data, tensors)), gradients)
     return bool(tensors)
-
-
-ARRAYS_ONLY = {np.ndarray}
-TRAINERS = 16  # kept ready, for data of several shapes
-the_data = attrgetter("data")
 
 
 def train_(loss, *args, cb=None, epochs=1, progress=False):
@@ -245,26 +244,27 @@ class Run:
 
     def epoch(self, epoch, data, advance):
         """One pass through the data."""
-        way = self.compiled_epoch if is_compiled(self.loss) else self.eager_epoch
-        way(epoch, data, advance)
-
-    def eager_epoch(self, epoch, data, advance):
-        """One pass, recording every step."""
+        make_step = self.compiled_step if is_compiled(self.loss) else self.eager_step
         before = self.step
         self.history.begin_epoch()
         for d in data:
             self.step += 1
             try:
-                value, found = self.gradient(d)
+                value, found = make_step(d)
             except SkipDatum:
                 continue
-            self.update(found, value)
             if advance is not None:
                 advance(value)
             if self.callbacks:
                 self.call_back(epoch, d, value, found)
         if self.step == before:
             raise ValueError(no_data(data, epoch))
+
+    def eager_step(self, d):
+        """Record the loss and update; returns the loss and the gradients."""
+        value, found = self.gradient(d)
+        self.update(found, value)
+        return value, found
 
     def update(self, found, value):
         """Change the parameters by their gradients, and note the loss in the history."""
@@ -281,37 +281,26 @@ class Run:
         except NotFinite:
             raise self.not_finite(value, found) from None
 
-    def compiled_epoch(self, epoch, data, advance):
-        """One pass with a compiled loss, whose gradients are written where the update reads."""
-        before = self.step
-        self.history.begin_epoch()
-        find, note = self.loss.find, self.history.losses.append
-        for d in data:
-            self.step += 1
-            args, kwargs = called_with(d)
-            try:
-                recording, arguments = find(args, kwargs, self.ps)
-            except SkipDatum:
-                continue
-            except TypeError as error:
-                raise explained(error, self.loss, d, self.step) from None
-            trainer = self.trainers.get(id(recording))
-            if trainer is None or not trainer.prepared.valid():
-                if len(self.trainers) >= TRAINERS:
-                    self.trainers.clear()
-                trainer = self.trainers[id(recording)] = self.bound(recording, arguments)
-            value = self.finite(trainer.loss(arguments))
-            try:
-                trainer.update(arguments, [(note, value)])
-            except NotFinite:
-                raise self.not_finite(value, trainer.gradients) from None
-            if advance is not None:
-                advance(value)
-            if self.callbacks:
-                kept = [None if g is None else g.copy() for g in trainer.gradients]
-                self.call_back(epoch, d, value, kept)
-        if self.step == before:
-            raise ValueError(no_data(data, epoch))
+    def compiled_step(self, d):
+        """The same with a compiled loss, whose gradients are written where the update reads."""
+        args, kwargs = called_with(d)
+        try:
+            recording, arguments = self.loss.find(args, kwargs, self.ps)
+        except TypeError as error:
+            raise explained(error, self.loss, d, self.step) from None
+        trainer = self.trainers.get(id(recording))
+        if trainer is None or not trainer.prepared.valid():
+            if len(self.trainers) >= TRAINERS:
+                self.trainers.clear()
+            trainer = self.trainers[id(recording)] = self.bound(recording, arguments)
+        value, found = self.finite(trainer.loss(arguments)), trainer.gradients
+        try:
+            trainer.update(arguments, [(self.history.losses.append, value)])
+        except NotFinite:
+            raise self.not_finite(value, found) from None
+        if self.callbacks:  # they may keep what the next step writes over
+            found = [None if g is None else g.copy() for g in found]
+        return value, found
 
     def bound(self, recording, arguments):
         """A recording, bound to the optimiser."""
