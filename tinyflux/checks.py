@@ -175,10 +175,15 @@ def item(things: Any, i: Any, who: str, what: str) -> Any:
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
 
 
-def as_array(data, who):
-    """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
+def refuse_masked(data, who):
+    """Refuse a masked array, of which `np.asarray` would take the hidden values too."""
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+
+
+def as_array(data, who):
+    """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
+    refuse_masked(data, who)
     try:
         return np.asarray(data)
     except ValueError as error:  # ragged lists

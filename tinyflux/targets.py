@@ -37,8 +37,6 @@ def target(name, yhat, y, agg=np.mean, classes=False):
 
 def as_numbers(name, which, value):
     """A list or a number as an array."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: {which} is a masked array, whose mask would be lost; fill it")
     array = as_array(value, f"{name}: {which}")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import brief, is_whole, shown
+from ..checks import brief, is_whole, refuse_masked, shown
 
 __all__ = ["arrays", "treemap"]
 
@@ -74,8 +74,7 @@ def arrays(data: Any, who: str) -> tuple[Any, int]:
 
 
 def _as_array(entry: Any, who: str) -> np.ndarray:
-    if isinstance(entry, np.ma.MaskedArray):
-        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+    refuse_masked(entry, who)
     try:
         array = np.asarray(entry)
     except ValueError as error:
