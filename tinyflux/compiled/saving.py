@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import CannotCompileError
 from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
+from ..optimise.stepping import prefixes
 from .guards import PLAIN, globals_in
 
 HOUSE = __name__.rpartition(".compiled.")[0] + "."
@@ -185,8 +186,7 @@ def update_source(opt, tensors):
     state = {}
     for name, t in tensors:
         kept = opt.state(t)
-        for k, leaf in enumerate(leaves):
-            prefix = f"{k}." if len(leaves) > 1 else ""
+        for k, (prefix, leaf) in enumerate(zip(prefixes(leaves), leaves)):
             for m in leaf.moments:
                 array = kept.get(prefix + m)
                 stored = np.zeros_like(t.data) if array is None else array

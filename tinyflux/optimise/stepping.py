@@ -171,7 +171,7 @@ class Stepper:
         group = self._entries[id(key)][1]
         i = group.ids.index(id(key))
         state: dict[str, Any] = {}
-        for k, (prefix, leaf) in enumerate(zip(_prefixes(leaves), leaves, strict=True)):
+        for k, (prefix, leaf) in enumerate(zip(prefixes(leaves), leaves, strict=True)):
             for name, m in zip(leaf.moments, group.moments[k], strict=True):
                 state[prefix + name] = m[group.places[i]].reshape(group.shapes[i]).copy()
             if any(scale != 1 for scale in group.scales[k]):
@@ -192,7 +192,7 @@ class Stepper:
         referable(key)
         moments, scales = [], []
         dtype = np.promote_types(dtype, np.float32)
-        for prefix, leaf in zip(_prefixes(leaves), leaves, strict=True):
+        for prefix, leaf in zip(prefixes(leaves), leaves, strict=True):
             names = [prefix + name for name in leaf.moments] if state else []
             for name in names:
                 value = as_array(state.get(name), f"state[{name!r}]")
@@ -280,6 +280,6 @@ class Prepared:
         stepper._quiet.copy().run(step, stepper, self.leaves, gradients, gathered, then)
 
 
-def _prefixes(leaves: tuple) -> list[str]:
+def prefixes(leaves: tuple) -> list[str]:
     """In a chain the names of moments begin with the position of their rule."""
     return [f"{i}." if len(leaves) > 1 else "" for i in range(len(leaves))]
