@@ -237,9 +237,9 @@ def test_parameters_that_are_refused():
             flux.softshrink(x, lam=wrong)
     for f, name in [(flux.celu, "alpha"), (flux.softshrink, "lam"), (flux.trelu, "theta")]:
         for wrong in ("a", None, [1.0, 2.0], 1j):
-            with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
+            with pytest.raises(TypeError, match=f"{f.name}: {name} is .* must be a real number"):
                 f(x, wrong)
-            with pytest.raises(TypeError, match=f"{f.name}: {name} must be a real number, got"):
+            with pytest.raises(TypeError, match=f"{f.name}: {name} is .* must be a real number"):
                 f(x, **{name: wrong})
 
 
