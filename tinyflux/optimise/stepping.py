@@ -190,32 +190,14 @@ class Stepper:
             as_integer(state[k], f"state[{k!r}]", least=0) for k in ("t", "step") if k in state
         ]
         referable(key)
-        moments, scales = [], []
         dtype = np.promote_types(dtype, np.float32)
-        for prefix, leaf in zip(prefixes(leaves), leaves, strict=True):
-            names = [prefix + name for name in leaf.moments] if state else []
-            for name in names:
-                value = as_array(state.get(name), f"state[{name!r}]")
-                if name not in state or value.shape != shape:
-                    raise ValueError(f"The state's {name!r} must be an array of shape {shape}.")
-                numeric(value, f"state[{name!r}]")
-            moments.append([np.array(state[name], dtype).reshape(-1) for name in names])
-            scale = as_array(state.get(prefix + "scale", [1.0] * len(names)), "The state's scale")
-            right = scale.shape == (len(names),) and scale.dtype.kind in "fiu"
-            if not right or not np.all((scale > 0) & (scale < np.inf)):
-                raise ValueError(f"The state's 'scale' must be {len(names)} positive numbers.")
-            numbers = scale.astype(float).tolist()
-            later = leaf.fade(*numbers) if state else ()
-            for i, number in enumerate(numbers):
-                if not later or later[i] == number:  # it does not fade: nobody looks at its scale
-                    moments[-1][i] *= number
-                    numbers[i] = 1.0
-            scales.append(tuple(numbers))
+        pairs = zip(prefixes(leaves), leaves, strict=True)
+        loaded = [_loaded(leaf, prefix, state, shape, dtype) for prefix, leaf in pairs]
         if id(key) in self._entries:
             self.forget(id(key))
         if state:
-            t = counts[0]
-            self._watch(key, Group([id(key)], [shape], dtype, t, moments, scales, _NEW))
+            moments, scales = [ms for ms, _ in loaded], [numbers for _, numbers in loaded]
+            self._watch(key, Group([id(key)], [shape], dtype, counts[0], moments, scales, _NEW))
             self.calls = counts[-1]
 
     def states(self, leaves: tuple) -> tuple:
@@ -278,6 +260,30 @@ class Prepared:
         """
         step, stepper = self.plan.run, self.stepper
         stepper._quiet.copy().run(step, stepper, self.leaves, gradients, gathered, then)
+
+
+def _loaded(
+    leaf: Any, prefix: str, state: Mapping[str, Any], shape: tuple, dtype: np.dtype
+) -> tuple[list[np.ndarray], tuple[float, ...]]:
+    """The moments of one rule in a state, each laid flat, and their scales."""
+    names = [prefix + name for name in leaf.moments] if state else []
+    for name in names:
+        value = as_array(state.get(name), f"state[{name!r}]")
+        if name not in state or value.shape != shape:
+            raise ValueError(f"The state's {name!r} must be an array of shape {shape}.")
+        numeric(value, f"state[{name!r}]")
+    moments = [np.array(state[name], dtype).reshape(-1) for name in names]
+    scale = as_array(state.get(prefix + "scale", [1.0] * len(names)), "The state's scale")
+    right = scale.shape == (len(names),) and scale.dtype.kind in "fiu"
+    if not right or not np.all((scale > 0) & (scale < np.inf)):
+        raise ValueError(f"The state's 'scale' must be {len(names)} positive numbers.")
+    numbers = scale.astype(float).tolist()
+    later = leaf.fade(*numbers) if state else ()
+    for i, number in enumerate(numbers):
+        if not later or later[i] == number:  # it does not fade: nobody looks at its scale
+            moments[i] *= number
+            numbers[i] = 1.0
+    return moments, tuple(numbers)
 
 
 def prefixes(leaves: tuple) -> list[str]:
