@@ -16,7 +16,7 @@ import numpy as np
 from ..atomic import at_once
 from ..checks import as_array, as_integer, numeric, shown
 from .groups import Group, aligned, join
-from .plan import Plan, agree
+from .plan import Plan, agree, refuse_odd
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet
@@ -67,12 +67,7 @@ class Stepper:
         """Sort the parameters into groups and prepare their step."""
         if len(arrays) != len(ids) or len(set(ids)) != len(ids):
             raise ValueError(f"Got {len(arrays)} arrays for {len(set(ids))} different parameters.")
-        for i, x in enumerate(arrays):
-            if not isinstance(x, np.ndarray):
-                raise TypeError(f"Parameter {i} is {shown(x)}; wanted a writeable array of floats.")
-            if x.dtype.kind != "f" or not x.flags.writeable:
-                what = f"of {x.dtype}" if x.dtype.kind != "f" else "read-only"
-                raise TypeError(f"Parameter {i} is {what}; wanted a writeable array of floats.")
+        refuse_odd(arrays)
         for key, x in zip(keys, arrays, strict=True):
             self._welcome(leaves, key, x)
         for group in self._groups(ids):
