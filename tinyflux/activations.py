@@ -77,7 +77,7 @@ def identity(x):
     return x
 
 
-@primitive(lambda g, y: g * y * (1 - y))
+@primitive(lambda g, y, **_: g * y * (1 - y))
 def sigmoid(x, out=None):
     r"""1 / (1 + exp(-x)), computed as (1 + tanh(x/2)) / 2.
 
@@ -103,7 +103,7 @@ def sigmoid(x, out=None):
 σ = sigmoid
 
 
-@primitive(lambda g, y: g * np.greater(y, ZERO))
+@primitive(lambda g, y, **_: g * np.greater(y, ZERO))
 def relu(x, out=None):
     """max(x, 0); slope 0 at 0. NaN stays NaN.
 
