@@ -112,7 +112,7 @@ NAMED = [
     (lambda s: losses.crossentropy(Y, Y, eps="x"), TypeError, "crossentropy: eps is 'x'"),
     (lambda s: losses.huber_loss(Y, Y, delta=None), TypeError, "huber_loss: delta is None"),
     (lambda s: losses.focal_loss(Y, Y, gamma=-1), ValueError, "focal_loss: gamma is -1 at least 0"),
-    (lambda s: losses.tversky_loss(Y, Y, beta=1.5), ValueError, "beta from 0 to 1, got 1.5"),
+    (lambda s: losses.tversky_loss(Y, Y, beta=1.5), ValueError, "beta is 1.5 at most 1"),
     (lambda s: losses.dice_coeff_loss(Y, Y, smooth=None), TypeError, "smooth is None"),
     (
         lambda s: losses.siamese_contrastive_loss(Y, Y, margin=-1), ValueError,
