@@ -32,7 +32,7 @@ FLOORS = [
         "callbacks",
     ],
     ["layers"],
-    ["train", "arguments", "history", "progress", "testing", "datasets"],
+    ["train", "train_arguments", "history", "progress", "testing", "datasets"],
     ["__init__"],
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -14,15 +14,6 @@ from operator import attrgetter
 
 import numpy as np
 
-from .arguments import (
-    arguments,
-    called_with,
-    explained,
-    no_data,
-    params_for,
-    refuse_odd_data,
-    wants_argument,
-)
 from .callbacks import SkipDatum, StopTraining, phase
 from .checks import as_callable, as_flag, brief, is_compiled, is_whole, shown
 from .errors import NoGradientError, NonFiniteLossError, NotAskedError
@@ -34,6 +25,15 @@ from .optimise.plan import NotFinite
 from .progress import progress_bar
 from .tape import open_tape, recording
 from .tensor import Tensor
+from .train_arguments import (
+    arguments,
+    called_with,
+    explained,
+    no_data,
+    params_for,
+    refuse_odd_data,
+    wants_argument,
+)
 
 ARRAYS_ONLY = {np.ndarray}
 TRAINERS = 16  # kept ready, for data of several shapes
