@@ -23,14 +23,12 @@ from .primitive import fused, primitive, sample
 from .targets import amounts, as_numbers, chances, eps_of, probable, target
 from .tensor import Tensor
 
-# fmt: off
 __all__ = [
     "binary_focal_loss", "binarycrossentropy", "crossentropy", "dice_coeff_loss", "focal_loss",
     "hinge_loss", "huber_loss", "kldivergence", "label_smoothing", "logitbinarycrossentropy",
     "logitcrossentropy", "mae", "mse", "msle", "poisson_loss", "siamese_contrastive_loss",
     "squared_hinge_loss", "tversky_loss",
-]
-# fmt: on
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------- regression
 
