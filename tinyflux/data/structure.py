@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import brief, is_whole, refuse_masked, shown
 
-__all__ = ["arrays", "treemap"]
+__all__ = ["arrays", "together", "treemap"]
 
 DEEPEST = 100  # how many tuples and dicts may be in one another
 
@@ -44,6 +44,11 @@ def treemap(
 
 def _keys(data: Any) -> Any:
     return data.keys() if isinstance(data, dict) else len(data)
+
+
+def together(data: tuple[Any, ...]) -> Any:
+    """One argument stands for itself, several for their tuple."""
+    return data[0] if len(data) == 1 else data
 
 
 def arrays(data: Any, who: str) -> tuple[Any, int]:
