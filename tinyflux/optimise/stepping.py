@@ -7,7 +7,6 @@ call into the groups of `groups.py`; parameters that stop coming together part a
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import Context
 from operator import is_, setitem
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..atomic import at_once
 from ..checks import as_array, as_integer, numeric, shown
+from ..quiet import QUIET
 from .groups import Group, aligned, join
 from .plan import Plan, agree, refuse_odd
 
@@ -34,10 +34,6 @@ class Stepper:
         self.chain: Sequence[Any] = ()  # the rules whose moments the groups have, in a chain
         self._entries: dict[int, tuple[weakref.ref, Group]] = {}
         self._plans: dict[tuple[int, ...], Plan] = {}
-        # NumPy is silent in this context: an underflow within a rule is not the user's, and must
-        # not stop an update half-way. Entering a copy is five times cheaper than `np.errstate`.
-        self._quiet = Context()
-        self._quiet.run(np.seterr, all="ignore")
 
     def step_(self, leaves: tuple, keys: Sequence, arrays: Sequence, gradients: Sequence) -> None:
         """Update `arrays` once, in place, by a chain of rules."""
@@ -49,7 +45,7 @@ class Stepper:
             agree(gradients, arrays)  # before a new parameter gets its state
             plan = self._plan(leaves, keys, ids, arrays)
         plan.check(gradients)
-        self._quiet.copy().run(plan.run, self, leaves, gradients)
+        QUIET.copy().run(plan.run, self, leaves, gradients)
 
     def prepare(self, read: Callable[[], tuple], keys: Sequence, arrays: Sequence) -> "Prepared":
         """A step over these parameters that is looked up once and run many times.
@@ -254,7 +250,7 @@ class Prepared:
         gradients that are not finite; nothing has changed then.
         """
         step, stepper = self.plan.run, self.stepper
-        stepper._quiet.copy().run(step, stepper, self.leaves, gradients, gathered, then)
+        QUIET.copy().run(step, stepper, self.leaves, gradients, gathered, then)
 
 
 def _loaded(
