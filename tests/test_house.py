@@ -13,9 +13,9 @@ from tests.suites import only
 
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
-    ["errors", "checks", "atomic"],
+    ["errors", "checks", "atomic", "quiet"],
     ["tensor", "tape", "borrowing", "generators", "threads"],
-    ["primitive", "seeds", "walking", "params", "grads", "targets"],
+    ["primitive", "gradient_seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],
     ["gradient"],
@@ -32,7 +32,7 @@ FLOORS = [
         "callbacks",
     ],
     ["layers"],
-    ["train", "arguments", "history", "progress", "testing", "datasets"],
+    ["train", "train_arguments", "history", "progress", "testing", "datasets"],
     ["__init__"],
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

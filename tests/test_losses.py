@@ -266,7 +266,7 @@ def test_targets_of_the_wrong_kind(name):
     for y in (p.astype(complex), p.astype(str), p.astype(object)):
         with pytest.raises(TypeError, match=f"{name}: y has dtype"):
             loss_of(name)(p, y)
-    with pytest.raises(TypeError, match=f"{name}: y is a masked array"):
+    with pytest.raises(TypeError, match=f"{name}: y: got a masked array"):
         loss_of(name)(p, np.ma.masked_array(p, p > 0))
     with pytest.raises(TypeError, match=f"{name}: yhat is str"):
         loss_of(name)("text", p)

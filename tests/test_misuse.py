@@ -112,7 +112,7 @@ NAMED = [
     (lambda s: losses.crossentropy(Y, Y, eps="x"), TypeError, "crossentropy: eps is 'x'"),
     (lambda s: losses.huber_loss(Y, Y, delta=None), TypeError, "huber_loss: delta is None"),
     (lambda s: losses.focal_loss(Y, Y, gamma=-1), ValueError, "focal_loss: gamma is -1 at least 0"),
-    (lambda s: losses.tversky_loss(Y, Y, beta=1.5), ValueError, "beta from 0 to 1, got 1.5"),
+    (lambda s: losses.tversky_loss(Y, Y, beta=1.5), ValueError, "beta is 1.5 at most 1"),
     (lambda s: losses.dice_coeff_loss(Y, Y, smooth=None), TypeError, "smooth is None"),
     (
         lambda s: losses.siamese_contrastive_loss(Y, Y, margin=-1), ValueError,
@@ -272,7 +272,7 @@ NAMED = [
     # the rest
     (lambda s: flux.sigmoid(np.array([None])), TypeError, "sigmoid: got dtype object; real"),
     (lambda s: flux.softplus(np.array(["2020-01-01"], "M8[D]")), TypeError, "got dtype datetime64"),
-    (lambda s: flux.leakyrelu(X, a="0.1"), TypeError, "leakyrelu: a real number, got '0.1'"),
+    (lambda s: flux.leakyrelu(X, a="0.1"), TypeError, "leakyrelu: '0.1' be a real number"),
     (lambda s: flux.softmax([]), ValueError, "softmax: (0,) no classes"),
     (lambda s: flux.softmax(Y * 1j), TypeError, "softmax: got dtype complex64; real numbers"),
     (lambda s: flux.glorot_uniform(2, 3, gain="2"), TypeError, "glorot_uniform: gain is '2'"),

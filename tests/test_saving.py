@@ -116,7 +116,7 @@ LOOP.append(LOOP)
         (np.array(["a"]), "x is an array of <U1; .*tolist"),
         (np.array([None]), "x is an array of object"),
         (np.zeros(2, "i4,i4"), "x is an array of"),
-        (np.ma.zeros(2), "x is a masked array"),
+        (np.ma.zeros(2), "x: got a masked array"),
         (flux.History(), "history.losses"),
         (LOOP, "too deep, or contains itself"),
         ("x" * 2**24, "make arrays of long lists"),

@@ -6,8 +6,8 @@ kink the slope is the one that is stated. The constants are those of Flux (NNlib
 
 import numpy as np
 
-from .checks import brief, numeric, to_float
-from .ops.elementwise import clamp, floats
+from .checks import as_number, brief, numeric
+from .ops.elementwise import LN2, clamp, floats
 from .ops.nn import logsoftmax, logsumexp, softmax
 from .primitive import Operation, entered, primitive, sample
 from .tensor import Tensor
@@ -22,7 +22,6 @@ tanh = np.tanh
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
-LOG2 = float(np.log(2.0))
 GELU_WIDTH = float(np.sqrt(2 / np.pi))
 GELU_CUBE = 0.044715 * GELU_WIDTH
 ZERO = np.zeros((), np.float32)  # NumPy handles an array quicker than a number
@@ -62,10 +61,7 @@ def slope_of(a, name):
     """The parameter of an activation, if it is a number."""
     if type(a) is float or (isinstance(a, Tensor) and a.ndim == 0):
         return a
-    try:
-        number = to_float(a)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} must be a real number, got {brief(a)}") from None
+    number = as_number(a, name)
     return a if isinstance(a, np.generic) else number
 
 
@@ -81,7 +77,7 @@ def identity(x):
     return x
 
 
-@primitive(lambda g, y: g * y * (1 - y))
+@primitive(lambda g, y, **_: g * y * (1 - y))
 def sigmoid(x, out=None):
     r"""1 / (1 + exp(-x)), computed as (1 + tanh(x/2)) / 2.
 
@@ -107,7 +103,7 @@ def sigmoid(x, out=None):
 σ = sigmoid
 
 
-@primitive(lambda g, y: g * np.greater(y, ZERO))
+@primitive(lambda g, y, **_: g * np.greater(y, ZERO))
 def relu(x, out=None):
     """max(x, 0); slope 0 at 0. NaN stays NaN.
 
@@ -378,7 +374,7 @@ def logcosh(x):
     t = np.tanh(np.minimum(a, 1))
     with np.errstate(under="ignore"):  # the square of a tiny number
         near = -0.5 * np.log1p(-t * t)
-    return np.where(a < 1, near, a + (log1p_exp(-2 * np.minimum(a, 500)) - LOG2))
+    return np.where(a < 1, near, a + (log1p_exp(-2 * np.minimum(a, 500)) - LN2))
 
 
 def softsign_slope(g, y, x):

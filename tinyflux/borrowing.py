@@ -2,9 +2,9 @@
 
 A derivative that reads such an array later would be silently wrong. So the tape takes a copy of it
 when it is recorded. In `gradient`, where the way back follows at once, a large array, whose copy
-would take as long as the product it goes into, is watched instead: before and after, in the first
-hundred gradients all of it, and later some elements, other ones every time. Arrays are never
-locked, because they belong to others.
+would take as long as the product it goes into, is watched instead: before and after, at first all
+of it, and later some elements, other ones every time. Arrays are never locked, because they belong
+to others.
 """
 
 from numpy import ndarray

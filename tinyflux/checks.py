@@ -132,7 +132,9 @@ def as_number(value: Any, name: str, wanted: str = "a real number") -> float:
         raise TypeError(f"{name} is {shown(value)}, but it must be {wanted}") from None
 
 
-def as_real(value: Any, name: str, *, least: float = 0.0, finite: bool = False) -> float:
+def as_real(
+    value: Any, name: str, *, least: float = 0.0, most: float = math.inf, finite: bool = False
+) -> float:
     """Return `value` as a float; infinity is allowed unless it is to be `finite`, NaN is not.
 
     Raises
@@ -140,7 +142,8 @@ def as_real(value: Any, name: str, *, least: float = 0.0, finite: bool = False) 
     TypeError
         If `value` is not a real number (a bool is none either).
     ValueError
-        If `value` is NaN, smaller than `least`, or infinite against the wish for a finite one.
+        If `value` is NaN, smaller than `least`, larger than `most`, or infinite against the wish
+        for a finite one.
 
     Examples
     --------
@@ -152,8 +155,9 @@ def as_real(value: Any, name: str, *, least: float = 0.0, finite: bool = False) 
     """
     wanted = "a finite number" if finite else "a number"
     wanted += "" if least == -math.inf else f" of at least {least:g}"
+    wanted += "" if most == math.inf else f" and at most {most:g}"
     number = as_number(value, name, wanted)
-    if math.isnan(number) or number < least or (finite and math.isinf(number)):
+    if not least <= number <= most or (finite and math.isinf(number)):
         raise ValueError(f"{name} is {brief(value)}, but it must be {wanted}")
     return number
 
@@ -175,10 +179,15 @@ def item(things: Any, i: Any, who: str, what: str) -> Any:
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.longdouble))
 
 
-def as_array(data, who):
-    """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
+def refuse_masked(data, who):
+    """Refuse a masked array, of which `np.asarray` would take the hidden values too."""
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+
+
+def as_array(data, who):
+    """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
+    refuse_masked(data, who)
     try:
         return np.asarray(data)
     except ValueError as error:  # ragged lists

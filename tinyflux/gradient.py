@@ -5,7 +5,7 @@ A gradient inside a gradient records on the same tape: its own rows are those fr
 and its backward pass runs the rules on Tensors, so that it is recorded in turn.
 """
 
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from threading import get_ident
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from .borrowing import check, written_to
 from .checks import as_callable, as_number, is_compiled, real_array
 from .errors import NotScalarError, RecordingError
+from .gradient_seeds import brief_type, fitting_seed, one_like
 from .grads import Grads
 from .params import Params
 from .primitive import fitted, primitive
-from .seeds import brief_type, fitting_seed, one_like
+from .quiet import QUIET
 from .tape import Tape, open_tape, recording
 from .tensor import Tensor, wrapped
 
@@ -207,12 +208,6 @@ class Pullback:
         else:
             QUIET.copy().run(walk, self.rows, grads)
         return owned([grads.get(key) for key in self.wanted], seed)
-
-
-# Walking back, NumPy keeps silent: an infinite slope is a value, not a mishap. Running in a copy of
-# this context is ten times cheaper than np.errstate.
-QUIET = Context()
-QUIET.run(np.seterr, all="ignore")
 
 
 def as_params(args):

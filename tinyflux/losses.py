@@ -11,7 +11,7 @@ in `margins.py`.
 import numpy as np
 
 from .activations import logsigmoid, logsoftmax
-from .checks import as_number, brief, is_whole
+from .checks import as_number, as_real, brief, is_whole
 from .margins import (
     dice_coeff_loss,
     hinge_loss,
@@ -20,17 +20,15 @@ from .margins import (
     tversky_loss,
 )
 from .primitive import fused, primitive, sample
-from .targets import amounts, as_numbers, chances, eps_of, exponent, probable, target
+from .targets import amounts, as_numbers, chances, eps_of, probable, target
 from .tensor import Tensor
 
-# fmt: off
 __all__ = [
     "binary_focal_loss", "binarycrossentropy", "crossentropy", "dice_coeff_loss", "focal_loss",
     "hinge_loss", "huber_loss", "kldivergence", "label_smoothing", "logitbinarycrossentropy",
     "logitcrossentropy", "mae", "mse", "msle", "poisson_loss", "siamese_contrastive_loss",
     "squared_hinge_loss", "tversky_loss",
-]
-# fmt: on
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------- regression
 
@@ -299,7 +297,7 @@ def focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
     >>> round(float(losses.focal_loss(np.array([[0.25, 0.75]]), np.array([1]))), 4)
     0.018
     """
-    gamma = exponent("focal_loss", gamma)
+    gamma = as_real(gamma, "focal_loss: gamma", finite=True)
     yhat, y = target("focal_loss", yhat, y, agg, classes=True)
     yhat, eps = probable(yhat, name="focal_loss"), eps_of("focal_loss", yhat, eps)
     return agg(-np.sum(y * unsure(yhat, gamma) * np.log(yhat + eps), axis=-1))
@@ -360,7 +358,7 @@ def binary_focal_loss(yhat, y, *, gamma=2.0, agg=np.mean, eps=None):
     >>> round(float(losses.binary_focal_loss([0.25], [0.0])), 4)
     0.018
     """
-    gamma = exponent("binary_focal_loss", gamma)
+    gamma = as_real(gamma, "binary_focal_loss: gamma", finite=True)
     yhat, y = target("binary_focal_loss", yhat, y, agg)
     yhat, y = probable(yhat, name="binary_focal_loss"), chances(y, name="binary_focal_loss")
     p = y * yhat + (1 - y) * other_chance(yhat)

@@ -116,9 +116,7 @@ def tversky_loss(yhat, y, *, beta=0.7):
     >>> round(float(losses.tversky_loss([1.0, 0.0, 1.0], [1, 0, 0], beta=0.5)), 4)
     0.2
     """
-    beta = as_real(beta, "tversky_loss: beta")
-    if beta > 1:
-        raise ValueError(f"tversky_loss: beta must lie from 0 to 1, got {beta!r}")
+    beta = as_real(beta, "tversky_loss: beta", most=1)
     yhat, y = target("tversky_loss", yhat, y)
     yhat, y = probable(yhat, name="tversky_loss"), chances(y, name="tversky_loss")
     common = np.sum(y * yhat)

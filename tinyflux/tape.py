@@ -82,7 +82,7 @@ class Tape:
 
         def name(value):
             if type(value) is not Tensor:
-                return brief(value)
+                return in_short(value)
             if id(value) not in names:
                 names[id(value)] = f"x{len(names) + 1}"
                 lines.append((f"{names[id(value)]} = Tensor", value))
@@ -94,14 +94,14 @@ class Tape:
                 if type(t) is Tensor and id(t) not in made:
                     name(t)
         for operation, operands, _, params, output, _ in self.rows:
-            given = [name(t) for t in operands] + [f"{k}={brief(v)}" for k, v in params.items()]
+            given = [name(t) for t in operands] + [f"{k}={in_short(v)}" for k, v in params.items()]
             names[id(output)] = f"x{len(names) + 1}"
             lines.append((f"{names[id(output)]} = {operation.name}({', '.join(given)})", output))
         width = max((len(text) for text, _ in lines), default=0)
         return "\n".join(f"{text:{width}}  {t.shape} {t.dtype}" for text, t in lines)
 
 
-def brief(value):
+def in_short(value):
     """A plain value in a few characters: numbers as they are, arrays by their shape."""
     shape = getattr(value, "shape", None)
     if shape:

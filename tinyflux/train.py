@@ -14,7 +14,18 @@ from operator import attrgetter
 
 import numpy as np
 
-from .arguments import (
+from .callbacks import SkipDatum, StopTraining, phase
+from .checks import as_callable, as_flag, brief, is_compiled, is_whole, shown
+from .errors import NoGradientError, NonFiniteLossError, NotAskedError
+from .gradient import Pullback
+from .gradient_seeds import one_like
+from .grads import Grads
+from .history import History, TrainingState
+from .optimise.plan import NotFinite
+from .progress import progress_bar
+from .tape import open_tape, recording
+from .tensor import Tensor
+from .train_arguments import (
     arguments,
     called_with,
     explained,
@@ -23,17 +34,10 @@ from .arguments import (
     refuse_odd_data,
     wants_argument,
 )
-from .callbacks import SkipDatum, StopTraining, phase
-from .checks import as_callable, as_flag, brief, is_compiled, is_whole, shown
-from .errors import NoGradientError, NonFiniteLossError, NotAskedError
-from .gradient import Pullback
-from .grads import Grads
-from .history import History, TrainingState
-from .optimise.plan import NotFinite
-from .progress import progress_bar
-from .seeds import one_like
-from .tape import open_tape, recording
-from .tensor import Tensor
+
+ARRAYS_ONLY = {np.ndarray}
+TRAINERS = 16  # kept ready, for data of several shapes
+the_data = attrgetter("data")
 
 
 def update_(opt, ps, gs):
@@ -101,11 +105,6 @@ def apply_(opt, tensors, gradients):
         tensors, gradients = [t for t, _ in known], [g for _, g in known]
     if tensors:
         opt.step_(tensors, list(map(the_data, tensors)), gradients)
-
-
-ARRAYS_ONLY = {np.ndarray}
-TRAINERS = 16  # kept ready, for data of several shapes
-the_data = attrgetter("data")
 
 
 def train_(loss, *args, cb=None, epochs=1, progress=False):
@@ -251,26 +250,27 @@ class Run:
 
     def epoch(self, epoch, data, advance):
         """One pass through the data."""
-        way = self.compiled_epoch if is_compiled(self.loss) else self.eager_epoch
-        way(epoch, data, advance)
-
-    def eager_epoch(self, epoch, data, advance):
-        """One pass, recording every step."""
+        make_step = self.compiled_step if is_compiled(self.loss) else self.eager_step
         before = self.step
         self.history.begin_epoch()
         for d in data:
             self.step += 1
             try:
-                value, found = self.gradient(d)
+                value, found = make_step(d)
             except SkipDatum:
                 continue
-            self.update(found, value)
             if advance is not None:
                 advance(value)
             if self.callbacks:
                 self.call_back(epoch, d, value, found)
         if self.step == before:
             raise ValueError(no_data(data, epoch))
+
+    def eager_step(self, d):
+        """Record the loss and update; returns the loss and the gradients."""
+        value, found = self.gradient(d)
+        self.update(found, value)
+        return value, found
 
     def update(self, found, value):
         """Change the parameters by their gradients, and note the loss in the history."""
@@ -291,37 +291,26 @@ class Run:
         except NotFinite:
             raise self.not_finite(value, found) from None
 
-    def compiled_epoch(self, epoch, data, advance):
-        """One pass with a compiled loss, whose gradients are written where the update reads."""
-        before = self.step
-        self.history.begin_epoch()
-        find, note = self.loss.find, self.history.losses.append
-        for d in data:
-            self.step += 1
-            args, kwargs = called_with(d)
-            try:
-                recording, arguments = find(args, kwargs, self.ps)
-            except SkipDatum:
-                continue
-            except TypeError as error:
-                raise explained(error, self.loss, d, self.step) from None
-            trainer = self.trainers.get(id(recording))
-            if trainer is None or not trainer.prepared.valid():
-                if len(self.trainers) >= TRAINERS:
-                    self.trainers.clear()
-                trainer = self.trainers[id(recording)] = self.bound(recording, arguments)
-            value = self.finite(trainer.loss(arguments))
-            try:
-                trainer.update(arguments, [(note, value)])
-            except NotFinite:
-                raise self.not_finite(value, trainer.gradients) from None
-            if advance is not None:
-                advance(value)
-            if self.callbacks:
-                kept = [None if g is None else g.copy() for g in trainer.gradients]
-                self.call_back(epoch, d, value, kept)
-        if self.step == before:
-            raise ValueError(no_data(data, epoch))
+    def compiled_step(self, d):
+        """The same with a compiled loss, whose gradients are written where the update reads."""
+        args, kwargs = called_with(d)
+        try:
+            recording, arguments = self.loss.find(args, kwargs, self.ps)
+        except TypeError as error:
+            raise explained(error, self.loss, d, self.step) from None
+        trainer = self.trainers.get(id(recording))
+        if trainer is None or not trainer.prepared.valid():
+            if len(self.trainers) >= TRAINERS:
+                self.trainers.clear()
+            trainer = self.trainers[id(recording)] = self.bound(recording, arguments)
+        value, found = self.finite(trainer.loss(arguments)), trainer.gradients
+        try:
+            trainer.update(arguments, [(self.history.losses.append, value)])
+        except NotFinite:
+            raise self.not_finite(value, found) from None
+        if self.callbacks:  # they may keep what the next step writes over
+            found = [None if g is None else g.copy() for g in found]
+        return value, found
 
     def bound(self, recording, arguments):
         """A recording, bound to the optimiser."""

@@ -106,21 +106,7 @@ def early_stopping(
     >>> [trigger() for _ in range(5)]
     [False, False, False, True, False]
     """
-    as_callable(f, "early_stopping: f")
-    as_callable(distance, "early_stopping: distance")
-    min_dist = as_real(min_dist, "early_stopping: min_dist", least=-math.inf)
-    if distance is _drop:
-        as_number(init_score, "early_stopping: init_score")
-    best = init_score
-
-    def stuck(*args: Any, **kwargs: Any) -> bool:
-        nonlocal best
-        score = f(*args, **kwargs)
-        gain = as_number(distance(best, score), "early_stopping: the distance")
-        if gain >= 0:
-            best = score
-        return not gain >= min_dist  # also where the gain is NaN
-
+    stuck = _no_gain("early_stopping", f, distance, init_score, min_dist, float)
     return patience(stuck, as_integer(delay, "early_stopping: delay", least=0))
 
 
@@ -163,22 +149,37 @@ def plateau(
     >>> [trigger() for _ in range(5)]
     [False, False, False, True, False]
     """
-    as_callable(f, "plateau: f")
-    as_callable(distance, "plateau: distance")
-    min_dist = as_real(min_dist, "plateau: min_dist", least=-math.inf)
-    if distance is _drop:
-        as_number(init_score, "plateau: init_score")
-    last = init_score
-
-    def flat(*args: Any, **kwargs: Any) -> bool:
-        nonlocal last
-        score = f(*args, **kwargs)
-        moved = abs(as_number(distance(last, score), "plateau: the distance"))
-        if moved >= 0:
-            last = score
-        return not moved >= min_dist
-
+    flat = _no_gain("plateau", f, distance, init_score, min_dist, abs)
     return patience(flat, as_integer(width, "plateau: width", least=0))
+
+
+def _no_gain(
+    who: str,
+    f: Callable[..., Any],
+    distance: Callable[[Any, Any], Any],
+    known: Any,
+    min_dist: float,
+    size: Callable[[float], float],
+) -> Callable[..., bool]:
+    """A predicate: whether the `size` of the distance from the `known` score is below `min_dist`.
+
+    The score becomes the known one, unless the size is negative or NaN.
+    """
+    as_callable(f, f"{who}: f")
+    as_callable(distance, f"{who}: distance")
+    min_dist = as_real(min_dist, f"{who}: min_dist", least=-math.inf)
+    if distance is _drop:
+        as_number(known, f"{who}: init_score")
+
+    def no_gain(*args: Any, **kwargs: Any) -> bool:
+        nonlocal known
+        score = f(*args, **kwargs)
+        gain = size(as_number(distance(known, score), f"{who}: the distance"))
+        if gain >= 0:
+            known = score
+        return not gain >= min_dist  # also where the gain is NaN
+
+    return no_gain
 
 
 def _tensors(ps: Any) -> list[Any]:

@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import CannotCompileError, FluxError, NotScalarError
 from ..generators import generator
 from ..gradient import depending_on, walk
+from ..gradient_seeds import one_like
 from ..params import Params
-from ..seeds import one_like
 from ..tensor import Tensor, wrapped
 from ..walking import named_tensors, parts, reachable
 from .arguments import (

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import CannotCompileError
 from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
+from ..optimise.stepping import prefixes
 from .guards import PLAIN, globals_in
 
 HOUSE = __name__.rpartition(".compiled.")[0] + "."
@@ -79,7 +80,33 @@ def save(recording, path, opt=None):
     if path.suffix != ".py":
         raise ValueError(f"save: a path that ends in .py is wanted, got {path}")
     source = recording.source
-    if source.halves:
+    training = any(source.gradients)
+    refuse_unsavable(recording, training, opt)
+    arrays, plain, helpers = sorted_out(source.given)
+    stored = {n + ":": a for n, a in arrays.items()}  # so that none is called like another entry
+    given = {n: f"stored[{n + ':'!r}]" for n in arrays} | {n: repr(v) for n, v in plain.items()}
+    given = "".join(f"    {n!r}: {v},\n" for n, v in (given | functions(source.given)).items())
+    names = [source.names[v] for v in recording.program.arguments]
+    shown = {"arguments": ", ".join(names), "passed": ", ".join(f"{n}={n}" for n in names)}
+    like = {n: (v.shape, str(v.dtype)) for n, v in zip(names, recording.program.arguments)}
+    text = [*opening(recording, helpers), LOADING.format(given="given = {\n" + given + "}")]
+    text.append(FITTING.format(recorded=like))
+    if training:
+        called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
+        moving = [(t, d) for t, d in zip(recording.wanted, source.gradients) if d is not None]
+        lines, state = update_source(opt, [(called[id(t)], t) for t, _ in moving])
+        slopes = {called[id(t)]: d for t, d in moving}
+        text += [TRAINING.format(slopes=slopes, **shown), *lines]
+        stored |= state
+    else:
+        text.append(PREDICTION.format(**shown))
+    path.write_text("\n".join(text), encoding="utf-8")
+    np.savez(path.with_suffix(".npz"), **stored)
+
+
+def refuse_unsavable(recording, training, opt):
+    """Raise for what a module that needs NumPy alone cannot do, and for a missing optimiser."""
+    if recording.source.halves:
         raise CannotCompileError(
             "save: the latest call stood inside of a gradient; call it once outside of a gradient, "
             "and save then"
@@ -90,42 +117,22 @@ def save(recording, path, opt=None):
             "that needs NumPy alone could not go on drawing. Save a prediction, for which no "
             "gradient is taken, or leave the random layer out: flux.testmode_(model)."
         )
-    arrays, plain, helpers = sorted_out(source.given)
-    training = any(source.gradients)
-    head, _, rest = source.text.partition('"""\n')[2].partition("\n\ndef bind")
-    text = [f'"""{recording.title}: NumPy source, written by tinyflux; it needs NumPy alone."""']
-    text += ["", "from __future__ import annotations", "", "from math import sqrt"]
-    text += ["from pathlib import Path", "", "import numpy as np"]
-    text += [head.strip(), "", *helpers, "", "def bind" + rest.rstrip(), ""]
     if training and opt is None:
         raise TypeError(
             "save: this is a training step; give the optimiser with which it is to update: "
             "save(path, opt)"
         )
-    given = {
-        **{n: f"stored[{n + ':'!r}]" for n in arrays},
-        **{n: repr(v) for n, v in plain.items()},
-    }
-    given = "".join(f"    {n!r}: {v},\n" for n, v in given.items())
-    given += "".join(f"    {n!r}: {f},\n" for n, f in functions(source.given).items())
-    text.append(LOADING.format(given="given = {\n" + given + "}"))
-    arrays = {n + ":": a for n, a in arrays.items()}  # so that none is called like another entry
-    names = [source.names[v] for v in recording.program.arguments]
-    shown = {"arguments": ", ".join(names), "passed": ", ".join(f"{n}={n}" for n in names)}
-    like = {n: (v.shape, str(v.dtype)) for n, v in zip(names, recording.program.arguments)}
-    text.append(FITTING.format(recorded=like))
-    if training:
-        called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
-        moving = [(t, d) for t, d in zip(recording.wanted, source.gradients) if d is not None]
-        lines, state = update_source(opt, [(called[id(t)], t) for t, _ in moving])
-        slopes = {called[id(t)]: d for t, d in moving}
-        text.append(TRAINING.format(slopes=slopes, **shown))
-        text += lines
-        arrays = {**arrays, **state}
-    else:
-        text.append(PREDICTION.format(**shown))
-    path.write_text("\n".join(text), encoding="utf-8")
-    np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def opening(recording, helpers):
+    """The lines of the module up to the end of `bind`."""
+    head, _, rest = recording.source.text.partition('"""\n')[2].partition("\n\ndef bind")
+    return [
+        f'"""{recording.title}: NumPy source, written by tinyflux; it needs NumPy alone."""',
+        *("", "from __future__ import annotations", "", "from math import sqrt"),
+        *("from pathlib import Path", "", "import numpy as np"),
+        *(head.strip(), "", *helpers, "", "def bind" + rest.rstrip(), ""),
+    ]
 
 
 def functions(given):
@@ -185,8 +192,7 @@ def update_source(opt, tensors):
     state = {}
     for name, t in tensors:
         kept = opt.state(t)
-        for k, leaf in enumerate(leaves):
-            prefix = f"{k}." if len(leaves) > 1 else ""
+        for k, (prefix, leaf) in enumerate(zip(prefixes(leaves), leaves)):
             for m in leaf.moments:
                 array = kept.get(prefix + m)
                 stored = np.zeros_like(t.data) if array is None else array

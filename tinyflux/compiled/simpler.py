@@ -4,16 +4,9 @@
 parts can be shared with the backward pass and get their memory like any other row.
 """
 
-import math
-
 import numpy as np
 
-
-def number_of(x, axis):
-    """How many elements of x go into one element of the result."""
-    shape = np.shape(x)
-    axes = range(len(shape)) if axis is None else np.atleast_1d(axis)
-    return math.prod(shape[a] for a in axes)
+from ..ops.reduce import number_of
 
 
 def mean(x, *, axis=None, keepdims=False):

@@ -60,10 +60,10 @@ class Rows(list):
     outside of the function: the body of a `with np.errstate(...)`.
     """
 
-    def __init__(self):
+    def __init__(self, thread):
         super().__init__()
         self.lines, self.notes, self.silenced = [], [], []
-        self.thread = get_ident()
+        self.thread = thread  # that of the tape
         self.elsewhere = False  # whether another thread recorded one: nobody saw its code run
         self.rule = None  # (line, note) while the rule of a row is running
         self.outside = np.geterr()
@@ -97,7 +97,7 @@ class TracingTape(Tape):
     def __init__(self, training=True):
         super().__init__()
         self.trains = training
-        self.rows = Rows()
+        self.rows = Rows(self.thread)
         self.sources = Everything()
         self.arguments = []  # pairs (value, name)
         self.constants = {}  # id -> values that stand for constant arrays

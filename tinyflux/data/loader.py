@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import as_array, as_callable, as_flag, as_integer, shown
 from ..generators import generator
-from .structure import arrays, treemap
+from .structure import arrays, together, treemap
 
 __all__ = ["DataLoader", "ncycle"]
 
@@ -78,7 +78,7 @@ class DataLoader:
         rng: np.random.Generator | int | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
     ):
-        self.data, self._n = arrays(data[0] if len(data) == 1 else data, "DataLoader")
+        self.data, self._n = arrays(together(data), "DataLoader")
         self.batchsize = as_integer(batchsize, "DataLoader: batchsize", least=1)
         if self.batchsize > self._n:
             warnings.warn(

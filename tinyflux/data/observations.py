@@ -10,14 +10,9 @@ import numpy as np
 
 from ..checks import as_array, as_flag, as_integer, brief, is_whole, shown
 from ..generators import generator
-from .structure import arrays, treemap
+from .structure import arrays, together, treemap
 
 __all__ = ["batch", "chunk", "shuffleobs", "splitobs", "unbatch"]
-
-
-def _together(data: tuple[Any, ...]) -> Any:
-    """One argument stands for itself, several for their tuple."""
-    return data[0] if len(data) == 1 else data
 
 
 def splitobs(
@@ -61,7 +56,7 @@ def splitobs(
     >>> x.shape, y_test
     ((8, 2), array([8, 9]))
     """
-    whole, n = arrays(_together(data), "splitobs")
+    whole, n = arrays(together(data), "splitobs")
     shares = at if isinstance(at, Sequence) and not isinstance(at, str) else (at,)
     sizes = [_size(share, n) for share in shares]
     sizes.append(n - sum(sizes))
@@ -120,7 +115,7 @@ def shuffleobs(*data: Any, rng: np.random.Generator | int | None = None) -> Any:
     >>> bool((y == 10 * x).all()), sorted(x.tolist())
     (True, [0, 1, 2, 3, 4])
     """
-    return _shuffled(*arrays(_together(data), "shuffleobs"), rng)
+    return _shuffled(*arrays(together(data), "shuffleobs"), rng)
 
 
 def _shuffled(data: Any, n: int, rng: np.random.Generator | int | None) -> Any:
@@ -179,7 +174,7 @@ def unbatch(*data: Any) -> list[Any]:
     >>> [x.tolist() for x in unbatch(np.arange(6).reshape(3, 2))]
     [[0, 1], [2, 3], [4, 5]]
     """
-    whole, n = arrays(_together(data), "unbatch")
+    whole, n = arrays(together(data), "unbatch")
     parts: list[Any] = [None] * n  # at once, so that what cannot be kept is refused at once
     for i in range(n):
         parts[i] = treemap(lambda a, i=i: a[i], whole)

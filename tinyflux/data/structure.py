@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import brief, is_whole, shown
+from ..checks import brief, is_whole, refuse_masked, shown
 
-__all__ = ["arrays", "treemap"]
+__all__ = ["arrays", "together", "treemap"]
 
 DEEPEST = 100  # how many tuples and dicts may be in one another
 
@@ -46,6 +46,11 @@ def _keys(data: Any) -> Any:
     return data.keys() if isinstance(data, dict) else len(data)
 
 
+def together(data: tuple[Any, ...]) -> Any:
+    """One argument stands for itself, several for their tuple."""
+    return data[0] if len(data) == 1 else data
+
+
 def arrays(data: Any, who: str) -> tuple[Any, int]:
     """Turn every entry of `data` into an array; return that and the number of observations.
 
@@ -74,8 +79,7 @@ def arrays(data: Any, who: str) -> tuple[Any, int]:
 
 
 def _as_array(entry: Any, who: str) -> np.ndarray:
-    if isinstance(entry, np.ma.MaskedArray):
-        raise TypeError(f"{who}: got a masked array, whose mask would be lost; use .filled(value)")
+    refuse_masked(entry, who)
     try:
         array = np.asarray(entry)
     except ValueError as error:

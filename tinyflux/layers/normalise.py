@@ -64,9 +64,7 @@ class BatchNorm(TwoModes):
         self.activation = as_callable(activation, "BatchNorm: the activation")
         affine = as_flag(affine, "BatchNorm: affine")
         self.eps = as_real(eps, "BatchNorm: eps", finite=True)
-        self.momentum = as_real(momentum, "BatchNorm: momentum")
-        if self.momentum > 1:
-            raise ValueError(f"BatchNorm: momentum is in [0, 1], got {shown(momentum)}")
+        self.momentum = as_real(momentum, "BatchNorm: momentum", most=1)
         self.scale = Tensor(np.ones(int(n), np.float32)) if affine else None
         self.shift = Tensor(np.zeros(int(n), np.float32)) if affine else None
         self.mean = buffer(np.zeros(int(n), np.float32))

@@ -290,11 +290,10 @@ def xlogy(a, b):
 
 # ------------------------------------------------------------------------------- no gradient
 
-# fmt: off
 without_gradient(
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.isnan, np.isinf, np.isfinite, np.isneginf, np.isposinf, np.signbit, np.isclose,
     np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.fix, np.floor_divide,
     np.spacing, np.heaviside,
-)
+)  # fmt: skip

@@ -233,7 +233,6 @@ def interp(x, xp, fp, left=None, right=None, period=None):
     return interpolate(x, xp, fp, left=left, right=right)
 
 
-# fmt: off
 @composed(np.bincount, samples=[sample((4,), by=lambda f, w: f([0, 2, 2, 1], w, 5))])
 def bincount(x, weights=None, minlength=0):
     if type(x) is Tensor and recording().tracing:
@@ -248,5 +247,7 @@ def bincount(x, weights=None, minlength=0):
     return scatter(weights.astype(np.float64), index=(x,), shape=shape)
 
 
-without_gradient(np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
-                 np.argpartition, np.isin)
+without_gradient(
+    np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted, np.digitize,
+    np.argpartition, np.isin,
+)  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from ..errors import no_rule
 from ..primitive import composed, primitive, rule, sample, without_gradient
 from .index import scatter
-from .products import mT
+from .products import column, mT, row
 from .reduce import deviation, spread
 from .singular import mended
 
@@ -22,7 +22,7 @@ def on_diagonal(g, x, offset, axis1, axis2):
     """`g`, a diagonal, back in its place among zeros."""
     m, n = x.shape[axis1], x.shape[axis2]
     k = np.shape(g)[-1]
-    block = np.where(np.eye(k, dtype=bool), np.expand_dims(g, -1), 0)
+    block = np.where(np.eye(k, dtype=bool), column(g), 0)
     start = (min(max(-offset, 0), m), min(max(offset, 0), n))
     width = [(0, 0)] * (g.ndim - 1) + [(start[0], m - k - start[0]), (start[1], n - k - start[1])]
     return np.moveaxis(np.pad(block, width), (-2, -1), (axis1, axis2))
@@ -95,7 +95,7 @@ rule(
 def solve_right(g, a, b):
     """A^-T G: what the right-hand side is worth."""
     if np.ndim(b) == 1:
-        return np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
+        return np.linalg.solve(mT(a), column(g))[..., 0]
     return np.linalg.solve(mT(a), g)
 
 
@@ -103,7 +103,7 @@ def solve_left(g, y, a, b):
     """-A^-T G Y^T."""
     s = solve_right(g, a, b)
     if np.ndim(b) == 1:
-        return -np.expand_dims(s, -1) * np.expand_dims(y, -2)
+        return -column(s) * row(y)
     return -np.matmul(s, mT(y))
 
 
@@ -161,12 +161,12 @@ def eigh_slope(g, y, x, *, UPLO="L"):
     """
     w, v = y[..., 0, :], y[..., 1:, :]
     gw, gv = g[..., 0, :], g[..., 1:, :]
-    gap = np.expand_dims(w, -2) - np.expand_dims(w, -1)
+    gap = row(w) - column(w)
     unit = np.eye(np.shape(w)[-1], dtype=np.result_type(w))
     equal, turned = np.equal(gap, 0), np.matmul(mT(v), gv)
     undefined = np.logical_and(np.logical_and(equal, unit == 0), np.not_equal(turned, 0))
     turned = turned * (np.logical_not(equal) / (gap + equal))
-    inside = np.where(undefined, np.nan, turned) + np.expand_dims(gw, -2) * unit
+    inside = np.where(undefined, np.nan, turned) + row(gw) * unit
     s = np.matmul(np.matmul(v, inside), mT(v))
     return 0.5 * (s + mT(s))
 
@@ -376,7 +376,7 @@ composed(np.linalg.matrix_norm, samples=[sample((2, 3, 4)), sample((3, 4), ord=1
 @composed(np.linalg.vecdot, samples=[sample((2, 3), (3,)), sample((3, 2), (3, 2), axis=0)])
 def vecdot(a, b, *, axis=-1):
     a, b = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
-    return np.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
+    return np.matmul(row(a), column(b))[..., 0, 0]
 
 
 @composed(

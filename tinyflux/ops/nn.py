@@ -154,7 +154,7 @@ def logsumexp(x, *, axis=-1, keepdims=False):
 
 
 def dense_kernel(x, weight, bias, *, activation=None):
-    """The same, in one new array."""
+    """`dense`, in one new array."""
     # The method `dot` is quicker, but takes 0 times nan for 0 where one side is a single number.
     flat = x.ndim <= 2 and x.size > 1 and weight.size > 1
     y = x.dot(weight) if flat else np.matmul(x, weight)

@@ -15,24 +15,34 @@ def mT(x):
     return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
 
 
+def column(x):
+    """A vector, or a stack of them, as columns."""
+    return np.expand_dims(x, -1)
+
+
+def row(x):
+    """A vector, or a stack of them, as rows."""
+    return np.expand_dims(x, -2)
+
+
 # ------------------------------------------------------------------------------- products
 
 
 def matmul_left(g, y, a, b):
     """G B^T, where a vector counts as a row on the left and as a column on the right."""
     if b.ndim == 1:
-        return np.expand_dims(g, -1) * b if a.ndim > 1 else g * b
+        return column(g) * b if a.ndim > 1 else g * b
     if a.ndim == 1:
-        return np.matmul(np.expand_dims(g, -2), mT(b))[..., 0, :]
+        return np.matmul(row(g), mT(b))[..., 0, :]
     return np.matmul(g, mT(b))
 
 
 def matmul_right(g, y, a, b):
     """A^T G, likewise."""
     if a.ndim == 1:
-        return np.expand_dims(a, -1) * np.expand_dims(g, -2) if b.ndim > 1 else g * a
+        return column(a) * row(g) if b.ndim > 1 else g * a
     if b.ndim == 1:
-        return np.matmul(mT(a), np.expand_dims(g, -1))[..., 0]
+        return np.matmul(mT(a), column(g))[..., 0]
     return np.matmul(mT(a), g)
 
 
@@ -144,16 +154,6 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
         raise ValueError(f"cross: vectors of 3 components are wanted, got {a.shape}, {b.shape}")
     turn = lambda x, k: np.roll(x, k, axis=-1)
     return np.moveaxis(turn(a, -1) * turn(b, 1) - turn(a, 1) * turn(b, -1), -1, axisc)
-
-
-def column(x):
-    """A vector, or a stack of them, as columns."""
-    return np.expand_dims(x, -1)
-
-
-def row(x):
-    """A vector, or a stack of them, as rows."""
-    return np.expand_dims(x, -2)
 
 
 rule(

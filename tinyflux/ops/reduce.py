@@ -1,5 +1,7 @@
 """Derivatives of the reductions: what was summed up is spread out again."""
 
+import math
+
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
@@ -34,9 +36,14 @@ def count(x, axis, where=True):
     """How many elements of `x` went into one element of the result (1 for none)."""
     if where is not True:
         return np.maximum(np.sum(np.broadcast_to(where, np.shape(x)), axis, keepdims=True), 1)
+    return max(number_of(x, axis), 1)
+
+
+def number_of(x, axis):
+    """How many elements of `x` go into one element of the result, if all do."""
     shape = np.shape(x)
     axes = range(len(shape)) if axis is None else np.atleast_1d(axis)
-    return max(int(np.prod([shape[i] for i in axes], dtype=int)), 1)
+    return math.prod(shape[a] for a in axes)
 
 
 rule(
@@ -181,8 +188,8 @@ def lined_up(x, axis):
     axes = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
     rest = [a for a in range(len(shape)) if a not in axes]
     order = [*rest, *sorted(axes)]
-    length = int(np.prod([shape[a] for a in axes], dtype=int))
-    return np.reshape(np.transpose(x, order), (*[shape[a] for a in rest], length)), order
+    lined = (*[shape[a] for a in rest], number_of(x, axis))
+    return np.reshape(np.transpose(x, order), lined), order
 
 
 def quantile_slope(g, y, x, *, q=None, whole=1, axis=None, keepdims=False):

@@ -209,7 +209,6 @@ def constant(index):
     return index.astype(int) if np.size(index) == 0 else index
 
 
-# fmt: off
 @composed(np.full_like, samples=[sample((2, 3), (3,)), sample((2, 3), (), shape=(4,))])
 def full_like(a, fill_value, dtype=None, *args, shape=None, **kwargs):
     y = np.zeros_like(a, dtype, *args, shape=shape, **kwargs)
@@ -220,4 +219,4 @@ without_gradient(
     np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like,
     np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj, np.array_repr, np.array_str,
     np.array2string, np.shares_memory, np.may_share_memory, np.array_equal, np.allclose,
-)
+)  # fmt: skip

@@ -83,11 +83,10 @@ def moving_average_(running, value, momentum=0.1):
         raise TypeError(
             f"moving_average_: a buffer or a frozen Tensor is wanted, got {shown(running)}"
         )
-    momentum, what = as_real(momentum, "moving_average_: momentum"), "moving_average_: the value"
-    if momentum > 1:
-        raise ValueError(f"moving_average_: momentum is in [0, 1], got {momentum}")
+    momentum = as_real(momentum, "moving_average_: momentum", most=1)
     if not running.data.flags.writeable:
         raise ValueError("moving_average_: the array of the buffer is read-only")
+    what = "moving_average_: the value"
     array = value.data if isinstance(value, Tensor) else numeric(as_array(value, what), what)
     if array.shape != running.shape:
         raise ValueError(f"{what} has shape {array.shape}; {running.shape} is wanted")

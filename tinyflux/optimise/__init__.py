@@ -1,8 +1,8 @@
 """Update rules on plain NumPy arrays: how a gradient changes a parameter.
 
 Read `rules.py` and `adam.py` for the formulas, `rule.py` for what a rule is, `modifiers.py` for
-chains, decays and clips, `schedules.py` for learning rates that change, and `plan.py` for how it is
-all run fast. Names and defaults are those of Flux 0.12.
+chains, decays and clips, `schedules.py` for learning rates that change (`scheduler.py` sets them),
+and `plan.py` for how it is all run fast. Names and defaults are those of Flux 0.12.
 
 >>> opt = Optimiser(ClipNorm(1.0), ADAM(lr=0.001))
 """
@@ -19,7 +19,7 @@ from .modifiers import (
 )
 from .rule import UpdateRule
 from .rules import SGD, ADADelta, ADAGrad, Descent, Momentum, Nesterov, RMSProp
-from .schedules import Scheduler
+from .scheduler import Scheduler
 
 __all__ = [
     "SGD", "Descent", "Momentum", "Nesterov", "RMSProp", "ADAGrad", "ADADelta",

@@ -163,7 +163,7 @@ class RADAM(ADAM):
         u *= rate
 
 
-class AdaMax(UpdateRule):
+class AdaMax(ADAM):
     """ADAM with a decaying maximum in place of the root mean square.
 
     m = beta1 * m + (1 - beta1) * g;  top = max(beta2 * top, abs(g));
@@ -188,14 +188,7 @@ class AdaMax(UpdateRule):
     AdaMax(lr=0.002)
     """
 
-    lr: Rate = 0.001
-    beta: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
     moments = ("m", "top")
-
-    def fade(self, m, top) -> Numbers:
-        b1, b2 = self.beta
-        return b1 * m, b2 * top
 
     def constants(self, t, n, m, top) -> Numbers:
         b1, _ = self.beta
@@ -337,7 +330,7 @@ class NADAM(ADAM):
         u += w
 
 
-class AdaBelief(UpdateRule):
+class AdaBelief(ADAM):
     """ADAM that divides by how much the gradient surprises, without bias correction.
 
     m = beta1 * m + (1 - beta1) * g;  s = beta2 * s + (1 - beta2) * (g - m)**2;
@@ -363,14 +356,7 @@ class AdaBelief(UpdateRule):
     AdaBelief(lr=0.001)
     """
 
-    lr: Rate = 0.001
-    beta: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
     moments = ("m", "s")
-
-    def fade(self, m, s) -> Numbers:
-        b1, b2 = self.beta
-        return b1 * m, b2 * s
 
     def constants(self, t, n, m, s) -> Numbers:
         b1, b2 = self.beta

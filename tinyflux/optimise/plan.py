@@ -230,11 +230,24 @@ class Lane:
         return calls
 
 
+def refuse_odd(arrays: Sequence[np.ndarray]) -> None:
+    """Refuse what cannot be the array of a parameter."""
+    for i, x in enumerate(arrays):
+        if not isinstance(x, np.ndarray):
+            what = shown(x)
+        elif x.dtype.kind != "f":
+            what = f"of {x.dtype}"
+        elif not x.flags.writeable:
+            what = "read-only"
+        else:
+            continue
+        raise TypeError(f"Parameter {i} is {what}; wanted a writeable array of floats.")
+
+
 def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
     """Refuse gradients that are not those of the arrays."""
+    refuse_odd(arrays)
     for i, (g, x) in enumerate(zip(gradients, arrays, strict=True)):
-        if not isinstance(x, np.ndarray):
-            raise TypeError(f"Parameter {i} is {shown(x)}; wanted a writeable array of floats.")
         if g.shape != x.shape or g.dtype != x.dtype:
             raise ValueError(
                 f"Gradient {i} has shape {g.shape} and dtype {g.dtype}, its parameter has "

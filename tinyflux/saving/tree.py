@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import shown
+from ..checks import refuse_masked, shown
 from ..errors import CheckpointError
 from ..tensor import Tensor
 
@@ -94,8 +94,7 @@ def _packed(value: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) ->
 
 def _plain(value: Any, path: tuple[str, ...]) -> np.ndarray:
     """An array as it is stored."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"save: {_place(path)} is a masked array; use .filled(value)")
+    refuse_masked(value, f"save: {_place(path)}")
     array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     dtype = array.dtype.newbyteorder("<")
     if array.dtype.names is not None or dtype.str not in DTYPES:
