@@ -157,12 +157,12 @@ class Operation:
             raise
         if not live:
             return y
-        if type(y) is not ndarray and not isinstance(y, (ndarray, generic)):
-            y = as_output(y, self.name)
-        if y is arrays[0]:  # a view tells that it may be somebody else's memory
-            y = y.view()
         if type(y) is ndarray:
+            if y is arrays[0]:  # a view tells that it may be somebody else's memory
+                y = y.view()
             y.setflags(False)  # not writeable: its rule, or another, will read it
+        elif not isinstance(y, (ndarray, generic)):
+            y = as_output(y, self.name)
         output = new(Tensor)
         output.data = y
         output.mark = tape.mark

@@ -21,7 +21,7 @@ from .gradient import Pullback
 from .gradient_seeds import one_like
 from .grads import Grads
 from .history import History, TrainingState
-from .optimise.plan import NotFinite
+from .optimise.plan import NotFinite, refuse_odd
 from .progress import progress_bar
 from .tape import open_tape, recording
 from .tensor import Tensor
@@ -254,6 +254,8 @@ class Run:
         before = self.step
         self.history.begin_epoch()
         for d in data:
+            if self.callbacks:  # one may have made a parameter read-only
+                refuse_odd(list(map(the_data, self.tensors)))
             self.step += 1
             try:
                 value, found = make_step(d)

@@ -32,7 +32,6 @@ from .writing import in_one_pass, is_straight, reads, written_down
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can
 
 _shape, _dtype = attrgetter("shape"), attrgetter("dtype")
-_writeable = attrgetter("flags.writeable")
 
 
 def is_finite(flat: np.ndarray) -> bool:
@@ -86,7 +85,8 @@ class Lane:
     def __init__(self, group: Group, leaves: tuple, plan: "Plan", members: list[int]) -> None:
         self.group, self.member = group, members[0]
         self.note = vars(group).update  # of its step count and its scales
-        self.xs = [plan.arrays[i] for i in members]
+        # Views stay writeable if a parameter becomes read-only: no step may end in the middle.
+        self.xs = [plan.arrays[i].view() for i in members]
         x = self.xs[0]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
         whole = plan.careful or not self.home
@@ -246,7 +246,6 @@ def refuse_odd(arrays: Sequence[np.ndarray]) -> None:
 
 def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
     """Refuse gradients that are not those of the arrays."""
-    refuse_odd(arrays)
     for i, (g, x) in enumerate(zip(gradients, arrays, strict=True)):
         if g.shape != x.shape or g.dtype != x.dtype:
             raise ValueError(
@@ -323,9 +322,6 @@ class Plan:
         the same arrays in every step. Gradients that are not finite are refused.
         """
         n = stepper.calls + 1
-        if not all(map(_writeable, self.arrays)):  # it may have become so since the plan was made
-            at = [*map(_writeable, self.arrays)].index(False)
-            raise TypeError(f"Parameter {at} is read-only; wanted a writeable array of floats.")
         for part, i in () if gathered else self.gather:
             part[...] = gradients[i]
         for lane in self.lanes:

@@ -37,6 +37,7 @@ class Stepper:
 
     def step_(self, leaves: tuple, keys: Sequence, arrays: Sequence, gradients: Sequence) -> None:
         """Update `arrays` once, in place, by a chain of rules."""
+        refuse_odd(arrays)
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or len(arrays) != len(ids) or not all(map(is_, arrays, plan.arrays)):
@@ -56,6 +57,7 @@ class Stepper:
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or not all(map(is_, arrays, plan.arrays)):
+            refuse_odd(arrays)
             plan = self._plan(leaves, keys, ids, arrays)
         return Prepared(self, read, leaves, ids, plan)
 
@@ -63,7 +65,6 @@ class Stepper:
         """Sort the parameters into groups and prepare their step."""
         if len(arrays) != len(ids) or len(set(ids)) != len(ids):
             raise ValueError(f"Got {len(arrays)} arrays for {len(set(ids))} different parameters.")
-        refuse_odd(arrays)
         for key, x in zip(keys, arrays, strict=True):
             self._welcome(leaves, key, x)
         for group in self._groups(ids):
