@@ -81,8 +81,9 @@ class Operation:
     needs : tuple of tuples, optional
         For each operand, the positions of those that its derivative reads; None: of all, unless
         no rule takes operands at all.
-    reads : Reads or None
-        The same for every choice of operands that gradients flow to.
+    reads, reads_again : Reads or None
+        The same for every choice of operands that gradients flow to; and where the way back may be
+        recorded, for which what is fused is computed from its body once more.
     samples, domain
         Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
@@ -115,6 +116,7 @@ class Operation:
         plain = all(r is None or short for r, short in zip(self.rules, self._short))
         needs = () if needs is None and plain and joint is None else needs
         self.reads = None if needs is None else Reads(needs)
+        self.reads_again = self.reads if body is None else None
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -143,11 +145,12 @@ class Operation:
                     params = self.settled(params, tape)
                     break
             if not tape.tracing:
-                whole = self.reads is None or (tape.careful and self.body is not None)
-                for i in range(len(arrays)) if whole else self.reads[tuple(live)]:
+                reads = self.reads_again if tape.careful else self.reads
+                for i in range(len(arrays)) if reads is None else reads[tuple(live)]:
                     a, t = arrays[i], operands[i]
-                    alone = type(t) is Tensor and t.mark is mark and a.base is None
-                    if type(a) is ndarray and not alone:  # somebody else has this memory
+                    if type(a) is not ndarray:
+                        continue
+                    if type(t) is not Tensor or t.mark is not mark or a.base is not None:  # shared
                         arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
         try:
             y = self.kernel(*arrays, **params)
