@@ -252,6 +252,8 @@ BRANCHES = {
     "copied parameter": lambda x: copy.deepcopy(WEIGHT) * x,
     "bincount": lambda x: np.sum(np.bincount(np.argmax(x, axis=0), minlength=4)) * x,
     "weighted": lambda x: np.sum(np.bincount(np.argmax(x, axis=0), x[0], minlength=4)) * x,
+    "data": lambda x: x * np.sum(x.data),
+    "data of a parameter": lambda x: x * np.sum(WEIGHT.data),
     "set": lambda x: x if np.argmax(x[0]) in {0, 1} else -x,
     "fill": lambda x: [a := np.zeros(4), a.fill(x[0, 0]), a * x][-1],
 }  # fmt: skip

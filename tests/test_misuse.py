@@ -102,7 +102,9 @@ NAMED = [
     (lambda s: flux.Dropout(0.5)(MASKED), TypeError, "Dropout(0.5): masked"),
     (lambda s: flux.trainmode_(s.m, "on"), ValueError, 'True, False or "auto", got \'on\''),
     (lambda s: flux.testmode_(s.m, X), ValueError, 'mode must be True, False or "auto"'),
-    (lambda s: replaced(s, [1.0]), AttributeError, "is a list no array t.data[...] = values"),
+    (lambda s: replaced(s, "one"), TypeError, "t.data = array: got dtype <U3"),
+    (lambda s: replaced(s, np.ones((4, 3), int)), TypeError, "t.data = array: got dtype int64"),
+    (lambda s: replaced(s, MASKED), TypeError, "t.data = array: masked"),
     # losses
     (lambda s: s.train(data=[(X, np.ones(5))]), ValueError, "mse: (5, 2) (5,) must be equal"),
     (lambda s: s.train(s.classes, data=[(X, [0, 1, 2, 1, 0])]), ValueError, "from 0 to 1; got 2"),

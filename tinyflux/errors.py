@@ -177,6 +177,13 @@ def out_refused(name):
     )
 
 
+def change_refused(how):
+    return RecordingError(
+        f"{how} would change a value that the tape has recorded. Make a new one: "
+        "np.where(mask, v, t), or np.concatenate of the parts."
+    )
+
+
 def foreign(name):
     return RecordingError(
         f"{name}: got a value that another thread or task is recording; pass its plain "

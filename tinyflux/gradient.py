@@ -162,7 +162,7 @@ class Pullback:
             self.rows = outer.rows[self.begin :]
         self.value = out
         if outer is None and type(out) is Tensor:  # a copy, for the way back may read it
-            self.value = np.array(out.data) if type(out.data) is np.ndarray else out.data
+            self.value = np.array(out._array) if type(out._array) is np.ndarray else out._array
 
     def record(self, f, args, outer):
         """What `f` returns, its rows on the tape."""
@@ -262,7 +262,8 @@ def walk(rows, grads, record=False):
             tape.going_back(operation, output, g)
         if operation.body is None:
             try:
-                pulled = operation.pull(g, output if record else output.data, arrays, live, params)
+                y = output if record else output._array
+                pulled = operation.pull(g, y, arrays, live, params)
                 pulled = [d if d is None else fitted(d, arrays[i]) for i, d in zip(live, pulled)]
             except (AttributeError, LookupError, TypeError, ValueError) as error:
                 error.add_note(f"This came up in a rule of {operation.name}, or with its result.")
@@ -272,7 +273,7 @@ def walk(rows, grads, record=False):
         elif record or type(g) is Tensor:
             pulled = through_body(operation, g, arrays, params, live)
         else:  # fused: shapes and dtypes are as they should be
-            pulled = operation.joint(g, output.data, arrays, live, **params)
+            pulled = operation.joint(g, output._array, arrays, live, **params)
         for i, d in zip(live, pulled):
             key = id(operands[i])
             old = grads.get(key)
@@ -301,7 +302,7 @@ def depending_on(wanted, rows):
             arrays = list(arrays)  # of what is not recorded they are kept: it may have changed
             for i in moving:
                 t = operands[i]
-                if t.data is not arrays[i] and t.data.tobytes() != arrays[i].tobytes():
+                if t._array is not arrays[i] and t._array.tobytes() != arrays[i].tobytes():
                     raise written_to(operation.name, t.shape)
                 arrays[i] = t
             found.append((operation, operands, arrays, params, output, live))

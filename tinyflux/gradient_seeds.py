@@ -12,7 +12,7 @@ ONES = {kind: kind(1) for kind in (np.float32, np.float64, np.longdouble)}
 
 def one_like(out):
     """The gradient of a loss towards itself; a loss that is no number is refused."""
-    data = out.data if type(out) is Tensor else out
+    data = out._array if type(out) is Tensor else out
     if type(data) in ONES:
         return ONES[type(data)]
     dtype = getattr(data, "dtype", None)
@@ -44,12 +44,12 @@ def fitting_seed(seed, out):
     """`seed` in the shape and dtype of the output."""
     if type(seed) not in ONES and type(seed) is not Tensor:
         seed = numeric(as_array(seed, "back"), "back")
-    if np.shape(seed) != np.shape(out.data):
+    if np.shape(seed) != np.shape(out._array):
         raise ValueError(
-            f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out.data)}"
+            f"back: the seed has shape {np.shape(seed)}, the value has {np.shape(out._array)}"
         )
     tape = open_tape.get()
     if tape is not None and tape.tracks(seed):
         return seed
-    seed = np.asarray(seed, out.data.dtype)
+    seed = np.asarray(seed, out._array.dtype)
     return tape.constant(seed) if tape is not None and tape.tracing else seed

@@ -5,7 +5,7 @@ Outside a gradient the result is a plain array, as everywhere.
 
 import numpy as np
 
-from .errors import RecordingError
+from .errors import change_refused
 from .ops.index import picked
 from .primitive import OPERATIONS, primitive, sample
 from .protocols import no_gradient
@@ -88,11 +88,8 @@ def item(self, index):
 def item_set(self, index, value):
     """t[i] = v: into the parameter itself, outside a gradient only."""
     if recording() is not None or self.mark is not None:
-        raise RecordingError(
-            "t[i] = v would change a value that the tape has recorded. Make a new one: "
-            "np.where(mask, v, t), or np.concatenate of the parts."
-        )
-    self.data[index] = value.data if type(value) is Tensor else value
+        raise change_refused("t[i] = v")
+    self._array[index] = value._array if type(value) is Tensor else value
 
 
 def identity(self):
@@ -138,11 +135,6 @@ def rows(self):
 
 def unknown(self, name):
     """An attribute of arrays that Tensors do not have, said with the remedy."""
-    if name != "data" and not isinstance(self.data, (np.ndarray, np.generic)):
-        raise AttributeError(
-            f"the data of this Tensor is a {type(self.data).__name__} and no array; to change its "
-            "values write t.data[...] = values"
-        )
     if not name.startswith("_") and hasattr(np.ndarray, name):
         tape = recording()
         if tape is not None and tape.tracing:

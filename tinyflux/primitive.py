@@ -128,7 +128,7 @@ class Operation:
         for i, t in enumerate(operands):
             kind = type(t)
             if kind is Tensor:
-                arrays.append(t.data)
+                arrays.append(t._array)
                 if t.mark is mark or id(t) in sources:
                     live.append(i)
                 elif t.mark is not None and t.mark.open:
@@ -163,11 +163,10 @@ class Operation:
         if type(y) is ndarray:
             if y is arrays[0]:  # a view tells that it may be somebody else's memory
                 y = y.view()
-            y.setflags(False)  # not writeable: its rule, or another, will read it
         elif not isinstance(y, (ndarray, generic)):
             y = as_output(y, self.name)
         output = new(Tensor)
-        output.data = y
+        output._array = y
         output.mark = tape.mark
         tape.rows.append((self, operands, arrays, params, output, live))
         return output

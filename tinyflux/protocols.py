@@ -9,8 +9,8 @@ from opcode import opmap
 
 import numpy as np
 
-from .checks import as_array
-from .errors import RecordingError, no_rule, out_refused
+from .checks import as_array, real_array
+from .errors import RecordingError, change_refused, no_rule, out_refused
 from .primitive import OPERATIONS, PLAIN
 from .tape import open_tape, recording
 from .tensor import Tensor
@@ -89,9 +89,33 @@ def array(self, dtype=None, copy=None):
             "gradient would be lost. Use detach(t) where that is what you want; to make one array "
             "of several such values write np.stack([s, t])."
         )
-    return np.array(self.data, dtype=dtype, copy=copy)
+    if self.mark is not None and copy is None:
+        copy = True  # there may be a way back yet that reads it
+    return np.array(self._array, dtype=dtype, copy=copy)
 
 
+def data(self):
+    """The values themselves; read-only if they are recorded."""
+    tape = recording()
+    if tape is not None and tape.tracing:
+        tape.read(self, "t.data")
+    if self.mark is not None and type(self._array) is np.ndarray:
+        self._array.setflags(write=False)
+    return self._array
+
+
+def put_data(self, array):
+    """t.data = array: the parameter is another array from now on."""
+    tape = recording()
+    if tape is not None and tape.tracing:
+        tape.read(self, "t.data = ...")
+    if self.mark is not None:
+        raise change_refused("t.data = array")
+    checked = real_array(array, "t.data = array")
+    self._array = array if type(array) is np.ndarray else checked
+
+
+Tensor.data = property(data, put_data)
 Tensor.__array__ = array  # type: ignore[attr-defined]
 Tensor.__array_ufunc__ = array_ufunc  # type: ignore[attr-defined]
 Tensor.__array_function__ = array_function  # type: ignore[attr-defined]
@@ -118,7 +142,7 @@ def detach(t):
     tape = recording()
     if tape is not None and tape.tracing and tape.tracks(t):
         return tape.detached(t)
-    return np.array(t.data if isinstance(t, Tensor) else as_array(t, "detach"))
+    return np.array(t._array if isinstance(t, Tensor) else as_array(t, "detach"))
 
 
 def is_stored():
@@ -211,4 +235,4 @@ def plain(tree):
 
 def values(tree):
     """Tensors as arrays, for functions that have no gradient to lose."""
-    return replaced(tree, lambda t: t.data)
+    return replaced(tree, lambda t: t._array)

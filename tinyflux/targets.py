@@ -11,10 +11,10 @@ def target(name, yhat, y, agg=np.mean, classes=False):
     """`y` checked against `yhat` and in its type: (yhat, y)."""
     if agg is not np.mean:
         as_callable(agg, f"{name}: agg")
-    a = yhat.data if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
+    a = yhat._array if type(yhat) is Tensor else yhat if type(yhat) is np.ndarray else None
     if a is None:
         a = yhat = as_numbers(name, "yhat", yhat)
-    b = y.data if type(y) is Tensor else y if type(y) is np.ndarray else None
+    b = y._array if type(y) is Tensor else y if type(y) is np.ndarray else None
     if b is None:
         b = y = as_numbers(name, "y", y)
     shape, dtype = a.shape, a.dtype

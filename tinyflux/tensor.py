@@ -1,6 +1,6 @@
 """`Tensor`: an array that can stand on a tape.
 
-A Tensor holds a NumPy array in `.data` and nothing that can be computed with: it knows no
+A Tensor holds a NumPy array (`_array`) and nothing that can be computed with: it knows no
 operation. Arithmetic reaches it from above (`operators.py`), NumPy's functions through the two
 protocols that `protocols.py` attaches. There are two kinds:
 
@@ -36,7 +36,8 @@ class Tensor:
     Attributes
     ----------
     data : numpy.ndarray
-        The values themselves. Outside a gradient they may be read and written freely.
+        The values themselves. Those of a parameter may be read and written freely, those of a
+        recorded value may be read.
     trainable : bool or None
         False takes the Tensor out of `params(model)`, see `freeze_`; None for good, see `buffer`.
 
@@ -62,42 +63,42 @@ class Tensor:
            [6., 8.]])
     """
 
-    __slots__ = ("__weakref__", "data", "mark", "trainable")
+    __slots__ = ("__weakref__", "_array", "mark", "trainable")
 
-    data: Any
+    _array: Any  # what `data` shows to everybody else
     mark: Mark | None
 
     def __init__(self, data):
-        self.data = np.array(real_array(data, "Tensor"), order="C")
+        self._array = np.array(real_array(data, "Tensor"), order="C")
         self.mark = None
         self.trainable = True
 
-    shape = property(lambda self: self.data.shape, doc="The shape of the array.")
-    ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
-    size = property(lambda self: self.data.size, doc="The number of elements.")
-    dtype = property(lambda self: self.data.dtype, doc="The type of the elements.")
+    shape = property(lambda self: self._array.shape, doc="The shape of the array.")
+    ndim = property(lambda self: self._array.ndim, doc="The number of axes.")
+    size = property(lambda self: self._array.size, doc="The number of elements.")
+    dtype = property(lambda self: self._array.dtype, doc="The type of the elements.")
 
     def __repr__(self):
-        text = repr(np.asarray(self.data)).removeprefix("array(").removesuffix(")")
+        text = repr(np.asarray(self._array)).removeprefix("array(").removesuffix(")")
         kind = ", recorded" if self.mark is not None else ""
         return "Tensor(" + text.replace("\n      ", "\n       ") + kind + ")"
 
     def __format__(self, spec):
-        if spec and self.data.size != 1:
+        if spec and self._array.size != 1:
             raise TypeError(f"{spec!r} formats one number, not a Tensor of shape {self.shape}")
-        return format(self.data if spec == "" else self.item(), spec)
+        return format(self._array if spec == "" else self.item(), spec)
 
     def __len__(self):
-        return len(self.data)
+        return len(self._array)
 
     def __float__(self):
-        return float(self.data)
+        return float(self._array)
 
     def __int__(self):
-        return int(self.data)
+        return int(self._array)
 
     def __bool__(self):
-        return bool(self.data)
+        return bool(self._array)
 
     def item(self):
         """The single element as a Python number.
@@ -108,7 +109,7 @@ class Tensor:
         >>> flux.Tensor([2.5]).item()
         2.5
         """
-        return self.data.item()
+        return self._array.item()
 
     def tolist(self):
         """The elements as nested lists of Python numbers.
@@ -119,7 +120,7 @@ class Tensor:
         >>> flux.Tensor([[1.0, 2.0]]).tolist()
         [[1.0, 2.0]]
         """
-        return self.data.tolist()
+        return self._array.tolist()
 
     def numpy(self):
         """The values as a plain array, outside a gradient; inside, see `detach`.
@@ -135,13 +136,14 @@ class Tensor:
     def __reduce__(self):
         if self.mark is not None and self.mark.open:
             raise RecordingError("a value that is being recorded cannot be copied or pickled")
-        return _restore, (np.asarray(self.data), getattr(self, "trainable", True))
+        return _restore, (np.asarray(self._array), getattr(self, "trainable", True))
 
     def __copy__(self):
         remake, (data, trainable) = self.__reduce__()
         return remake(data.copy(), trainable)
 
     if TYPE_CHECKING:  # attached from above, by operators.py and protocols.py
+        data: Any
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -156,7 +158,7 @@ class Tensor:
 def wrapped(data, mark=None):
     """A Tensor of an array that is taken as it is, not copied: a leaf, or on the tape of `mark`."""
     t = new(Tensor)
-    t.data = data
+    t._array = data
     t.mark = mark
     return t
 

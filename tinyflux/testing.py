@@ -61,10 +61,10 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     step = None if step is None else as_real(step, "gradcheck: step", finite=True)
     ps = as_params(args)
     if ps is not None:
-        names, arrays = ps.names(), [p.data for p in ps]
+        names, arrays = ps.names(), [p._array for p in ps]
         call, found = f, gradient(f, ps).values()
     else:
-        given = [a.data if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
+        given = [a._array if isinstance(a, Tensor) else as_array(a, "gradcheck") for a in args]
         arrays = [np.array(a, order="C") for a in given]
         arrays = [a.astype(np.float64) if a.dtype.kind in "iu" else a for a in arrays]
         names = [f"argument {i + 1}" for i in range(len(arrays))]

@@ -37,7 +37,7 @@ from .train_arguments import (
 
 ARRAYS_ONLY = {np.ndarray}
 TRAINERS = 16  # kept ready, for data of several shapes
-the_data = attrgetter("data")
+the_data = attrgetter("_array")
 
 
 def update_(opt, ps, gs):

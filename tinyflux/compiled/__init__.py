@@ -48,7 +48,7 @@ def compiled(f):
       call, other ones every time. Of more than 4 MiB it is always a part. Smaller arrays are
       compared as a whole. An array that changed makes the function run again, so that one that
       changes in every call is better an argument.
-    * `t.data` and `str(t)` of a value show what it was; use `detach(t)` to stop the gradient.
+    * `str(t)` of a value shows what it was.
     * The clock, files and the environment.
 
     Examples

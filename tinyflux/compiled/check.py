@@ -88,6 +88,7 @@ class Check:
         """The expression for a place in words that a reader knows."""
         text = LABEL.sub(lambda m: self.where(self.bound[m[0]]), place)
         text = re.sub(r"\.get\(('\w+')\)", r"[\1]", text.replace(".cell_contents", ""))
+        text = text.replace("._array", ".data")
         return re.sub(r"globals\[('?)(\w+)\1\]", r"\2", text)
 
     def where(self, thing):

@@ -121,7 +121,7 @@ class Compiled:
         """(value, gradient) as from `withgradient(f, *args)`."""
         ps = as_params(args)
         if ps is None:
-            args = tuple(own_leaf(a, i, None).data for i, a in enumerate(args))
+            args = tuple(own_leaf(a, i, None)._array for i, a in enumerate(args))
             value, found, give_back = self.lend(args, {}, "arguments")
         else:
             value, found, give_back = self.lend((), {}, ps)
@@ -140,7 +140,7 @@ class Compiled:
         moving = [t for t in leaves((args, kwargs)) if tape.tracks(t)]
         if len(moving) > len(positions):  # inside a container: recorded row by row
             return self.f(*args, **kwargs)
-        given = [a.data if i in positions else a for i, a in enumerate(args)]
+        given = [a._array if i in positions else a for i, a in enumerate(args)]
         before = [len(signature(given[:i], {})[1]) for i in positions]  # arrays, not arguments
         entry, arguments = self.find(given, kwargs, tuple(before))
         generators = entry.generators()
@@ -276,7 +276,7 @@ class Compiled:
 def refuse_changed(name, operands, now):
     """Raise if an operand is not what it was when the function ran: small ones were copied then."""
     for t, before in zip(operands, now):
-        array = t.data if type(t) is Tensor else t
+        array = t._array if type(t) is Tensor else t
         if before is t or before is array:  # nothing was copied
             continue
         if before.tobytes() != np.asarray(array).tobytes():

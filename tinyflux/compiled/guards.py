@@ -128,7 +128,7 @@ class Watch(Check):
         if self.recorded(t):
             self.kept.append("a tuple or a set")  # others were told before
         name = self.label(t)
-        self.checks.append(f"{name}.data is {self.label(t.data)}")
+        self.checks.append(f"{name}._array is {self.label(t._array)}")
         if self.mentions("trainable") and hasattr(t, "trainable"):
             self.expect(f"{name}.trainable", t.trainable)
 

@@ -54,14 +54,14 @@ class Told:
         operation, operands, arrays, params, output, live = row
         given = [a for t, a in zip(operands, arrays) if type(t) is not Tensor and a is not t]
         parts = map(self.of, (operation, operands, given, params, live))
-        return [*parts, np.shape(output.data), output.dtype]
+        return [*parts, np.shape(output._array), output.dtype]
 
     def of(self, thing):
         if type(thing) is Tensor:
             if id(thing) in self.numbers:
                 return "row", self.numbers[id(thing)]
             leaf = id(thing) not in self.constants
-            return (Same(thing), Same(thing.data)) if leaf else self.of(thing.data)
+            return (Same(thing), Same(thing._array)) if leaf else self.of(thing._array)
         if isinstance(thing, np.ndarray):
             owners = [a for a in (thing, thing.base) if id(a) in self.outside]
             if owners:

@@ -103,11 +103,11 @@ def run_once(f, name, args, kwargs, wanted, tape, witness):
             )
         towards = towards_which(wanted, tape, tape.arguments)
         gradients, seed = [], None
-        array = np.ndim(getattr(output, "data", output)) != 0
+        array = np.ndim(getattr(output, "_array", output)) != 0
         if wanted is not None and (not array or isinstance(wanted, tuple)):
             grads = {}
             if type(output) is Tensor and array:
-                seed = grads[id(output)] = wrapped(np.ones_like(output.data))
+                seed = grads[id(output)] = wrapped(np.ones_like(output._array))
             elif type(output) is Tensor:  # a value, so that all that it meets is recorded
                 grads[id(output)] = tape.constant(np.asarray(one_like(output)))
             np.seterr(all="ignore")  # in the context of this recording

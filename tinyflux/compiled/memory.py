@@ -98,7 +98,7 @@ class Memory:
         """An array laid out as the memory of `value`; None if it is not the same in every run."""
         if value not in self.patterns:
             if value.given == "parameter":
-                self.patterns[value] = value.tensor.data
+                self.patterns[value] = value.tensor._array
             elif isinstance(value.const, np.ndarray):
                 self.patterns[value] = value.const
             elif value.node is not None and self.has_out(value.node):

@@ -90,7 +90,7 @@ class Program:
 
     def argument(self, t, name):
         """Make a Tensor an argument."""
-        self.bring(t, Value(t.data, name, given="argument"))
+        self.bring(t, Value(t._array, name, given="argument"))
         self.arguments.append(self.values[id(t)])
 
     def bring(self, t, value):
@@ -126,7 +126,7 @@ class Program:
             return Value(t, const=t)
         if id(t) not in self.values:
             name = self.names.get(id(t), f"parameter_{len(self.parameters)}")
-            self.bring(t, Value(t.data, name, given="parameter", tensor=t))
+            self.bring(t, Value(t._array, name, given="parameter", tensor=t))
             self.parameters.append(self.values[id(t)])
         return self.values[id(t)]
 
@@ -137,13 +137,13 @@ class Program:
         `shape`.
         """
         for t in tape.constants.values():
-            self.bring(t, Value(t.data, const=t.data))
+            self.bring(t, Value(t._array, const=t._array))
         rebound = getattr(tape, "rebound", {})
         rows = tape.rows
         for k, (operation, operands, arrays, params, output, _) in enumerate(rows):
             given = [self.value(t) for t in operands]
             called = self.name_for(operation) if not rows.notes[k] else ""
-            called = called or (name if np.shape(output.data) == shape else "")
+            called = called or (name if np.shape(output._array) == shape else "")
             origin = Origin(rows.lines[k], rows.notes[k], tuple(rows.silenced[k].items()))
             if around is not None:
                 silenced = {**dict(around.silenced), **rows.silenced[k]}
@@ -173,7 +173,7 @@ class Program:
             if made is not None and (made.shape, made.dtype) == (output.shape, output.dtype):
                 return made
         node = Node(operation, given, params, origin)
-        node.output = Value(output.data, name, node=node)
+        node.output = Value(output._array, name, node=node)
         self.nodes.append(node)
         return node.output
 
@@ -196,7 +196,7 @@ class Program:
             if type(t) is Tensor:
                 self.bring(t, v)
         self.lowering.append(operation)
-        self.add_tape(tape, origin, name, np.shape(getattr(out, "data", out)))
+        self.add_tape(tape, origin, name, np.shape(getattr(out, "_array", out)))
         self.lowering.pop()
         return self.value(out)
 

@@ -42,7 +42,7 @@ class Recording(Emitted):
         for t, name in arguments:
             program.argument(t, name)
         if seed is not None:
-            program.seed = program.bring(seed, Value(seed.data, "d_output", given="argument"))
+            program.seed = program.bring(seed, Value(seed._array, "d_output", given="argument"))
         program.add_tape(tape)
         program.name_slopes(tape.slopes)
         program.results = [program.value(output)]

@@ -195,7 +195,7 @@ def update_source(opt, tensors):
         for k, (prefix, leaf) in enumerate(zip(prefixes(leaves), leaves)):
             for m in leaf.moments:
                 array = kept.get(prefix + m)
-                stored = np.zeros_like(t.data) if array is None else array
+                stored = np.zeros_like(t._array) if array is None else array
                 state[f"{name}:{k}:{m}"] = stored
             ones = np.ones(len(leaf.moments))
             state[f"{name}:{k}:scales"] = kept.get(prefix + "scale", ones)

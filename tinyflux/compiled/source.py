@@ -94,7 +94,7 @@ class Source:
         if value not in self.names:
             self.names[value] = self.fresh(value.name or self.derived(value) or "t")
             if value.given == "parameter":
-                self.given[self.names[value]] = value.tensor.data
+                self.given[self.names[value]] = value.tensor._array
         return self.names[value]
 
     def derived(self, value):

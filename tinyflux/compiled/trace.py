@@ -136,7 +136,7 @@ class TracingTape(Tape):
         if len(args) > n:
             kwargs = {**dict(zip(operation.names[n:], args[n:], strict=False)), **kwargs}
         t = operation(*args[:n], **kwargs)
-        t.data = np.asarray(t.data)[()]  # a flag of Python's has no type and no shape
+        t._array = np.asarray(t._array)[()]  # a flag of Python's has no type and no shape
         return t
 
     def going_back(self, operation, output, g):
@@ -229,6 +229,7 @@ REMEDIES = {  # by how the words for what is refused begin
     "int(": "Write Tensor(a)[t] to look values up in an array",
     "a copy": "Write t.copy() for a copy",
     "x[mask]": "Use a product with the mask",
+    "t.data": "Use the Tensor itself (also t.shape, t.dtype), or detach(t)",
     "np.asarray": "Use NumPy's functions on the value itself, Tensor(a)[t] to look up by it",
 }
 
@@ -275,7 +276,7 @@ class LoweringTape(TracingTape):
         if type(out) is not Tensor:
             raise refused(f"{ufunc.__name__} into an array")
         self.rebound[len(self.rows) - 1] = out
-        out.data = result.data
+        out._array = result._array
         return out
 
 

@@ -22,7 +22,7 @@ class Trainer:
         self.recording = recording
         reached = [v is not None for v in recording.program.results[1:]]
         moving = [t for t, yes in zip(tensors, reached) if yes]
-        self.prepared = opt.prepare(moving, [t.data for t in moving])
+        self.prepared = opt.prepare(moving, [t._array for t in moving])
         places = iter(self.prepared.places)
         wanted = [next(places) if yes else None for yes in reached]
         self.emitted = recording.unchecked or recording

@@ -66,7 +66,7 @@ class Dense:
     def __call__(self, x):
         weight, f = self.weight, self.activation
         if type(x) is Tensor:
-            array = x.data
+            array = x._array
         else:
             array = x if type(x) is np.ndarray else as_operand(x, repr(self))
         if type(weight) is not Tensor:
@@ -74,7 +74,7 @@ class Dense:
                 f"Dense: the weight is {shown(weight)}, but it must be a Tensor: write "
                 "layer.weight = Tensor(array), or layer.weight.data[...] = array"
             )
-        n_in, dtype = weight.data.shape[0], weight.data.dtype
+        n_in, dtype = weight._array.shape[0], weight._array.dtype
         if array.ndim == 0 or array.shape[-1] != n_in:
             raise ShapeError(repr(self), misfit(array.shape, n_in))
         if array.dtype is not dtype and array.dtype != dtype:

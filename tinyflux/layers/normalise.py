@@ -71,7 +71,7 @@ class BatchNorm(TwoModes):
         self.var = buffer(np.ones(int(n), np.float32))
 
     def __call__(self, x):
-        array = x.data if isinstance(x, Tensor) else as_operand(x, repr(self))
+        array = x._array if isinstance(x, Tensor) else as_operand(x, repr(self))
         n, dtype = len(self.mean), self.mean.dtype
         if array.ndim < 2 or array.shape[-1] != n:
             wanted = f"(batch, ..., {n}) is wanted"

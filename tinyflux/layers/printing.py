@@ -40,7 +40,7 @@ def summary(model):
     lines = list(outline(model, 0, ""))
     width = max(len(line) for line, _ in lines)
     tensors = parameters(model)
-    size = sum(t.data.nbytes for t in tensors)
+    size = sum(t._array.nbytes for t in tensors)
     frozen = sum(t.size for t in tensors if not getattr(t, "trainable", True))
     total = f"{len(tensors)} arrays, {size / 1024:.1f} KiB"
     if frozen:

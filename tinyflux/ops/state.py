@@ -84,16 +84,16 @@ def moving_average_(running, value, momentum=0.1):
             f"moving_average_: a buffer or a frozen Tensor is wanted, got {shown(running)}"
         )
     momentum = as_real(momentum, "moving_average_: momentum", most=1)
-    if not running.data.flags.writeable:
+    if not running._array.flags.writeable:
         raise ValueError("moving_average_: the array of the buffer is read-only")
     what = "moving_average_: the value"
-    array = value.data if isinstance(value, Tensor) else numeric(as_array(value, what), what)
+    array = value._array if isinstance(value, Tensor) else numeric(as_array(value, what), what)
     if array.shape != running.shape:
         raise ValueError(f"{what} has shape {array.shape}; {running.shape} is wanted")
     tape = recording()
     if tape is not None and tape.tracing:
-        tape.note(moving_average, (running, value), (running.data, array), {"momentum": momentum})
+        tape.note(moving_average, (running, value), (running._array, array), {"momentum": momentum})
     elif isinstance(value, Tensor) and value.mark is not None and tape is None and value.mark.open:
         raise RecordingError("moving_average_: the value belongs to a recording of another thread")
     elif not repeating():
-        follow(running.data, array, momentum=momentum)
+        follow(running._array, array, momentum=momentum)

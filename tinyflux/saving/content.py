@@ -50,7 +50,7 @@ def arrays_of(model: Any) -> dict[str, np.ndarray]:
     Those are the writeable arrays of numbers in public attributes of the model itself and of
     whatever can be called in it, also in lists, tuples and dicts there.
     """
-    arrays = {name: t.data for name, t in tensors_of(model).items()}
+    arrays = {name: t._array for name, t in tensors_of(model).items()}
     known = {id(a) for a in arrays.values()}
     owners = {id(model)}
     for path, item in reachable(() if isinstance(model, Params) else model):

@@ -28,7 +28,7 @@ def problems(
             yield "the optimiser: the file is not a checkpoint; load it without one"
         else:
             stored, tensors = tree["model"], tensors_of(model)
-            fitting = {n: t for n, t in tensors.items() if alike(stored.get(n), t.data)}
+            fitting = {n: t for n, t in tensors.items() if alike(stored.get(n), t._array)}
             yield from of_optimiser(tree["rules"], tree["optimiser"], opt, fitting)
     if loader is not None:
         if "loader" not in tree:
@@ -97,7 +97,7 @@ def of_optimiser(
     trial.reset_()
     for name, t in tensors.items():
         try:
-            trial.load_state_(t, states[name], t.data)
+            trial.load_state_(t, states[name], t._array)
             if not same(trial.state(t), states[name]):
                 yield f"the optimiser: the state of {name} is not that of such a rule"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -183,8 +183,8 @@ def write(tree: Mapping[str, Any], model: Any, opt: UpdateRule | None, loader: A
                 steps.append(later(setattr, leaf, name, typed(value, getattr(leaf, name))))
         states = tree["optimiser"]
         for name, t in tensors_of(model).items():
-            undo.append(later(opt.load_state_, t, opt.state(t), t.data))
-            steps.append(later(opt.load_state_, t, states[name], t.data))
+            undo.append(later(opt.load_state_, t, opt.state(t), t._array))
+            steps.append(later(opt.load_state_, t, states[name], t._array))
         undo.append(later(setattr, opt._stepper, "calls", opt._stepper.calls))
         if not any(states.values()):  # saved before its first step
             steps.append(later(setattr, opt._stepper, "calls", 0))
