@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tinyflux as flux
 from tests.compiling import agree, agree_all, poison, steady
 from tests.programs import materials, program
-from tests.suites import examples, only
+from tests.suites import a_third, examples, only
 from tinyflux import losses
 from tinyflux.compiled import compiled
 
@@ -159,7 +159,7 @@ NEAR = {"normalised": 1e-4, "penalised": 1e-4}
 @pytest.mark.parametrize(
     "batch", only([(8, 3)], [(8, 3), (1,)]), ids=["last one short", "one by one"]
 )
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", a_third(SETTINGS))
 def test_training_is_the_same_step_by_step(name, batch):
     """Parameters and losses bit for bit after each of 50 steps."""
     make, build = SETTINGS[name]

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import tinyflux as flux
-from tests.suites import either, only
+from tests.suites import a_third, either, only
 from tinyflux import saving
 from tinyflux.saving import files, npz, tree
 
@@ -247,7 +247,7 @@ MANIFESTS = {
 }
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("name", a_third(MANIFESTS))
 def test_forged_manifests(tmp_path, name):
     change, said = MANIFESTS[name]
     (tmp_path / "x.npz").write_bytes(forged(change))
