@@ -94,11 +94,16 @@ def array(self, dtype=None, copy=None):
     return np.array(self._array, dtype=dtype, copy=copy)
 
 
-def data(self):
-    """The values themselves; read-only if they are recorded."""
+def refuse_reading(t, how):
+    """Within `compiled`, what is read out would stay as it is now."""
     tape = recording()
     if tape is not None and tape.tracing:
-        tape.read(self, "t.data")
+        tape.read(t, how)
+
+
+def data(self):
+    """The values themselves; read-only if they are recorded."""
+    refuse_reading(self, "t.data")
     if self.mark is not None and type(self._array) is np.ndarray:
         self._array.setflags(write=False)
     return self._array
@@ -106,9 +111,7 @@ def data(self):
 
 def put_data(self, array):
     """t.data = array: the parameter is another array from now on."""
-    tape = recording()
-    if tape is not None and tape.tracing:
-        tape.read(self, "t.data = ...")
+    refuse_reading(self, "t.data = ...")
     if self.mark is not None:
         raise change_refused("t.data = array")
     checked = real_array(array, "t.data = array")
@@ -181,9 +184,7 @@ def guarded(name):
 
 def whole(self, *_):
     """What Python calls for `a_list[t]`, `range(t)`, `round(t)`."""
-    tape = recording()
-    if tape is not None and tape.tracing:
-        tape.read(self, "int(...) or round(...)")
+    refuse_reading(self, "int(...) or round(...)")
     raise TypeError("a Tensor stands for no whole number of Python's; use int(t) or np.round(t)")
 
 

@@ -101,10 +101,15 @@ def apply_(opt, tensors, gradients):
         for kind in kinds - {type(None)}:
             if not issubclass(kind, (np.ndarray, np.generic)):
                 raise TypeError(f"update_: a gradient is a {kind.__name__}; wanted arrays or None")
-        known = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
-        tensors, gradients = [t for t, _ in known], [g for _, g in known]
+        tensors, gradients = reached(tensors, gradients)
     if tensors:
         opt.step_(tensors, list(map(the_data, tensors)), gradients)
+
+
+def reached(tensors, gradients):
+    """Those that have a gradient, and their gradients."""
+    pairs = [(t, g) for t, g in zip(tensors, gradients, strict=True) if g is not None]
+    return [t for t, _ in pairs], [g for _, g in pairs]
 
 
 def train_(loss, *args, cb=None, epochs=1, progress=False):
@@ -282,12 +287,10 @@ class Run:
                 self.prepared = self.opt.prepare(self.tensors, arrays)
             prepared = self.prepared
         else:
-            gradients = [g for g in found if g is not None]
-            if not gradients:
+            tensors, gradients = reached(self.tensors, found)
+            if not tensors:
                 raise self.no_gradient()
-            pairs = zip(self.tensors, found, strict=True)
-            known = [t for t, g in pairs if g is not None]
-            prepared = self.opt.prepare(known, list(map(the_data, known)))
+            prepared = self.opt.prepare(tensors, list(map(the_data, tensors)))
         try:
             prepared.run(gradients, then=[(self.history.losses.append, value)])
         except NotFinite:
