@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 32768  # elements that go through a rule together; smaller parameters share a group
+# Elements that go through a rule together; smaller parameters share a group. Up to here OpenBLAS
+# adds c * a in the thread that asks (see `writing.in_one_pass`).
+BLOCK = 32768
 FLUSH = 100  # steps between two looks for moments that fade into the subnormal numbers
 SHRUNK = 2.0**-10  # a smaller scale is multiplied into its moment
 LINE = 64  # bytes of a line of the cache: what is written from its beginning on takes half as long

@@ -22,10 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-# Elements up to which OpenBLAS adds vectors in the thread that asks. Two threads would be hardly
-# quicker, and wait for each other for milliseconds where something else runs on the machine.
-ALONE = 10_000
-
 # These want their output by name.
 NAMED_OUT = (np.maximum, np.minimum)
 
@@ -70,18 +66,23 @@ def written_down(body: Callable, *args: Any) -> list[tuple]:
 def in_one_pass(calls: list[tuple], work: list[Any]) -> list[tuple]:
     """Let BLAS do u = a * c, y += u (or y -= u) as y += c * a, where `work` u is not read again.
 
+    That is what its axpy is for, but ger, for a matrix of one column, does the same and keeps to
+    the thread that asks up to `groups.BLOCK` elements, where OpenBLAS's axpy does up to 10,000.
+    Two threads would be hardly quicker, and wait for each other for milliseconds where something
+    else runs on the machine.
+
     >>> x, u, c = np.ones(3), np.empty(3), np.array(0.5)
     >>> calls = in_one_pass([(np.multiply, x, c, u), (np.add, x, u, x)], [u])
     >>> [call[0].__name__ for call in calls]
-    ['function daxpy']
+    ['function dger']
     """
     from scipy.linalg import blas  # only large parameters need it, and it is slow to import
 
-    axpy = {"f": blas.saxpy, "d": blas.daxpy}
+    ger = {"f": blas.sger, "d": blas.dger}
     found, rest = [], list(calls)
     while rest:
         one, two = rest[0], rest[1] if len(rest) > 1 else (None, None)
-        fits = _fits(one, two) and two[1].dtype.char in axpy
+        fits = _fits(one, two) and two[1].dtype.char in ger
         if not fits or not _is_dead(one[-1], rest[2:], work):
             found.append(rest.pop(0))
             continue
@@ -90,8 +91,8 @@ def in_one_pass(calls: list[tuple], work: list[Any]) -> list[tuple]:
             minus = np.empty_like(c)
             found.append((np.negative, c, minus))
             c = minus
-        for i in range(0, len(y), ALONE):
-            found.append((axpy[y.dtype.char], a, y, min(ALONE, len(y) - i), c, i, 1, i, 1))
+        column = y.reshape(1, -1).T
+        found.append((ger[y.dtype.char], 1.0, a, c.reshape(1), 1, 1, column, 1, 1, 1))
         del rest[:2]
     return found
 
