@@ -43,6 +43,7 @@ def borrowed(x):
     [
         (squares, ROWS[:1], ["d_layers_0_bias[...] = ", "multiply(h1_T, d_h2_flat"], ["ones_1"]),
         (squares, ROWS, ["d_layers_0_bias)", "mask[...] = "], []),
+        (squares, ROWS, ["maximum(h1, zeros_40x5, "], ["maximum(h1, c_0"]),
         (above, ROWS, ["mask[...] = ", "mask_2[...] = "], []),
         (tops, ROWS, ["maximum.reduce(t, axis=0"], ["maximum.reduce(h1"]),
         (sums, ROWS, ["ones_40.dot("], ["add.reduce(h1"]),
@@ -78,6 +79,38 @@ def test_masks_treat_odd_numbers_as_eager(value):
         got = flux.withgradient(flux.compiled(f), x, x)[1]
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "shape, there",
+    [((4, 3), "zeros_4x3"), ((300, 64), "zeros_64"), ((9000, 2), "c_0, "), ((9000,), "zeros_9000")],
+)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_bounds_are_arrays_where_that_is_quicker(shape, there, kind):
+    odd = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 0.3, -2.0], kind)
+    a = np.resize(odd, (2, *shape))[0]
+    for f in (
+        lambda a: np.tanh(np.maximum(a, 0)),
+        lambda a: np.tanh(np.maximum(0.0, np.minimum(a, 0.25))),
+        lambda a: np.tanh(np.maximum(np.minimum(a, -0.0), kind(0))),
+    ):
+        hot, g = flux.compiled(f), np.ones(shape, kind)
+        with np.errstate(all="ignore"):
+            want, back = flux.pullback(f, a)
+            got, hot_back = flux.pullback(hot, a)
+            assert f(a).tobytes() == hot(a).tobytes() == want.tobytes() == got.tobytes()
+            np.testing.assert_array_equal(hot_back(g), back(g), strict=True)
+        if a.nbytes <= 1 << 16 or there != "zeros_9000":
+            assert there in hot.source
+
+
+def test_bounds_that_change_the_type_stay_numbers():
+    a = np.array([-1.0, 2.0], np.float32)
+    for bound in (np.float64(0.5), 0.5, np.array([0.5])):
+        f = lambda a, bound=bound: np.exp(np.maximum(a, bound))
+        np.testing.assert_array_equal(flux.compiled(f)(a), f(a), strict=True)
+    f = lambda k: np.exp(np.maximum(k, 2) * 1.5)
+    np.testing.assert_array_equal(flux.compiled(f)(np.arange(5)), f(np.arange(5)), strict=True)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.longdouble])

@@ -8,7 +8,7 @@ import numpy as np
 
 from .checks import as_number, brief, numeric
 from .ops.elementwise import LN2, clamp, floats
-from .ops.nn import logsoftmax, logsumexp, softmax
+from .ops.nn import logsoftmax, logsumexp, softmax, zeros
 from .primitive import Operation, entered, primitive, sample
 from .tensor import Tensor
 
@@ -25,6 +25,7 @@ SELU_ALPHA = 1.6732632423543772
 GELU_WIDTH = float(np.sqrt(2 / np.pi))
 GELU_CUBE = 0.044715 * GELU_WIDTH
 ZERO = np.zeros((), np.float32)  # NumPy handles an array quicker than a number
+ZERO.flags.writeable = False
 
 
 def reals(x, name):
@@ -128,7 +129,7 @@ def relu(x, out=None):
     array([0., 0., 2.])
     """
     if type(x) is np.ndarray and x.dtype is ZERO.dtype:
-        return np.maximum(x, ZERO, out=out)
+        return np.maximum(x, zeros(x.shape), out=out)
     return np.maximum(reals(x, "relu"), 0, out=out)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..primitive import OPERATIONS
 from .nodes import function_of, is_elementwise, is_event, is_number, replace_values
 from .program import Value
-from .quicker import float_masks, max_by_columns, one_term, sum_by_product
+from .quicker import float_masks, max_by_columns, one_term, spread_bounds, sum_by_product
 from .trace import leaves
 
 
@@ -184,7 +184,8 @@ def count_uses(program):
 
 
 PASSES = [prune, unalias, fold, share, unspread, times_one, fold, scale_once, sum_by_product,
-          one_term, max_by_columns, float_masks, share, prune]  # fmt: skip
+          one_term, max_by_columns, float_masks, share, prune,
+          spread_bounds]  # fmt: skip
 
 
 def run_passes(program):

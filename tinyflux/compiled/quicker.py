@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ..ops.nn import is_tall, ones
+from ..ops.nn import beside, is_tall, ones
 from ..primitive import OPERATIONS
-from .nodes import function_of
+from .nodes import function_of, is_number
 from .program import Node, Value
 
 
@@ -102,6 +102,24 @@ def float_masks(program):
                 kept.append(mask)
         kept.append(node)
     program.nodes = kept
+
+
+def spread_bounds(program):
+    """Compare with an array of equal numbers instead of one: NumPy does so twice as fast."""
+    made_once = {}
+    for node in program.nodes:
+        out = node.output
+        if function_of(node) not in {np.maximum, np.minimum} or out.dtype.char not in "fd":
+            continue
+        for i, v in enumerate(node.operands):
+            shape = beside(out.shape, out.dtype.itemsize)
+            if is_number(v.const) and node.operands[1 - i].dtype == out.dtype and shape:
+                key = shape, out.dtype, repr(v.const)
+                if key not in made_once:
+                    array = np.full(shape, v.const, out.dtype)
+                    array.flags.writeable = False
+                    made_once[key] = Value(array, const=array)
+                node.operands[i] = made_once[key]
 
 
 def is_along_matrix(node, functions):

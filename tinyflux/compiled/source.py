@@ -112,8 +112,8 @@ class Source:
         if isinstance(const, np.generic):
             return self.give(f"c_{const:.6g}" if is_number(const) else "constant", const)
         name = self.program.names.get(id(const), "constant")
-        if isinstance(const, np.ndarray) and not const.flags.writeable and np.all(const == 1):
-            name = f"ones_{const.size}"
+        if isinstance(const, np.ndarray) and not const.flags.writeable:
+            name = told_by_value(const) or name
         return self.give(name, const)
 
     def as_array(self, const, dtype):
@@ -308,6 +308,16 @@ def plain(const):
         return f"float('{float(const)}')"
     kind = next(kind for kind in PLAIN if isinstance(const, kind))
     return kind.__repr__(const)
+
+
+def told_by_value(const):
+    """A name for an array of which all elements are 0 or 1, and for a number; None for others."""
+    if const.ndim == 0 and const.dtype.kind in "fiu":
+        return f"c_{const:.6g}"
+    for number, called in ((0, "zeros"), (1, "ones")):
+        if np.all(const == number):
+            return f"{called}_{'x'.join(map(str, const.shape))}"
+    return None
 
 
 def with_silence(s, lines):
