@@ -87,12 +87,8 @@ def in_one_pass(calls: list[tuple], work: list[Any]) -> list[tuple]:
             found.append(rest.pop(0))
             continue
         (_, a, c, _), (f, y, *_) = one, two
-        if f is np.subtract:
-            minus = np.empty_like(c)
-            found.append((np.negative, c, minus))
-            c = minus
-        column = y.reshape(1, -1).T
-        found.append((ger[y.dtype.char], 1.0, a, c.reshape(1), 1, 1, column, 1, 1, 1))
+        sign, column = -1.0 if f is np.subtract else 1.0, y.reshape(1, -1).T
+        found.append((ger[y.dtype.char], sign, a, c.reshape(1), 1, 1, column, 1, 1, 1))
         del rest[:2]
     return found
 
