@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 
 import tinyflux as flux
+from tinyflux.alignment import aligned
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 MODEL = flux.Chain(flux.Dense(6, 5, flux.relu), flux.Dense(5, 1))
@@ -102,6 +103,19 @@ def test_bounds_are_arrays_where_that_is_quicker(shape, there, kind):
             np.testing.assert_array_equal(hot_back(g), back(g), strict=True)
         if a.nbytes <= 1 << 16 or there != "zeros_9000":
             assert there in hot.source
+
+
+def test_large_memory_begins_at_a_line_of_the_cache():
+    model = flux.Chain(flux.Dense(64, 300, np.tanh), flux.Dense(300, 3))
+    hot = flux.compiled(lambda x: np.sum(model(x) ** 2))
+    flux.train_(hot, flux.params(model), [np.ones((64, 64), np.float32)], flux.SGD(0.1))
+    assert "= aligned((64, 300), 'float32')" in hot.source and "= empty((64, 3), " in hot.source
+    for shape in [(64, 300), (7,), ()]:
+        for dtype in ["float32", np.dtype(bool), np.longdouble]:
+            a = aligned(shape, dtype, np.zeros)
+            assert a.shape == shape and a.dtype == dtype and not a.any()
+            assert a.flags.c_contiguous and a.ctypes.data % 64 == 0
+    assert aligned((0, 3), "float32").shape == (0, 3)
 
 
 def test_bounds_that_change_the_type_stay_numbers():

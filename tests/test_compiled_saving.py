@@ -46,10 +46,11 @@ def run(folder, code, *args):
 @pytest.mark.parametrize(
     "make", only(OPTIMISERS[:1], OPTIMISERS), ids=lambda make: type(make()).__name__
 )
-def test_saved_step_goes_on_as_tinyflux_does(make, tmp_path):
+@pytest.mark.parametrize("n", [16, 1000])  # and with buffers of more than 64 KiB
+def test_saved_step_goes_on_as_tinyflux_does(make, n, tmp_path):
     flux.seed_(1)
     rng = np.random.default_rng(0)
-    model = flux.Chain(flux.Dense(8, 16, flux.sigmoid), flux.Dense(16, 3))
+    model = flux.Chain(flux.Dense(8, n, flux.sigmoid), flux.Dense(n, 3))
     x, y = rng.standard_normal((20, 8)).astype("f4"), rng.integers(0, 3, 20)
     hot = flux.compiled(lambda x, y: flux.losses.logitcrossentropy(model(x), y))
     ps, opt = flux.params(model), make()

@@ -13,7 +13,7 @@ from tests.suites import only
 
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
-    ["errors", "checks", "atomic", "quiet"],
+    ["errors", "checks", "alignment", "atomic", "quiet"],
     ["tensor", "tape", "borrowing", "generators", "threads"],
     ["primitive", "gradient_seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],

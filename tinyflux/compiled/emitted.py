@@ -4,8 +4,7 @@ import linecache
 import weakref
 from itertools import count
 
-import numpy as np
-
+from ..alignment import aligned
 from .source import Source
 
 
@@ -45,7 +44,7 @@ class Emitted:
         named: dict = {}
         for i, v in enumerate(values):
             if v is not None:
-                place = np.empty(v.shape, v.dtype) if places[i] is None else places[i]
+                place = aligned(v.shape, v.dtype) if places[i] is None else places[i]
                 places[i] = named[self.source.gradients[i]] = place
         return bind(**self.source.given, **named), places
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ..alignment import aligned
 from .calls import spelling
 from .memory import Memory, is_opaque
 from .nodes import is_number, is_view
@@ -19,6 +20,7 @@ from .nodes import is_number, is_view
 # What the text may import from NumPy, and so must not be called by an argument.
 NUMPYS = {n for n, f in vars(np).items() if callable(f) or isinstance(f, ModuleType)}
 WORDS = {*keyword.kwlist, *dir(builtins), *NUMPYS, "bind", "step", "backward", "quiet", "Context"}
+LARGE = 1 << 16  # bytes of a buffer that begins at a line of the cache
 PLAIN = (type(None), bool, int, float, str)
 NUMBERS = (bool, int, float, np.number, np.bool_)
 NAME = re.compile(r"(?<![\w.'])\w+\b(?!=)")  # no attribute, no text, no `out` of `out=x`
@@ -175,7 +177,9 @@ class Source:
         name, free = self.name(out), memory.take(out)
         if free is None:
             shape = memory.shape(out)
-            made = f"{self.numpy('empty')}({self.literal(shape)}, {out.dtype.name!r})"
+            large = np.prod(shape) * out.dtype.itemsize >= LARGE
+            make = self.give("aligned", aligned) if large else self.numpy("empty")
+            made = f"{make}({self.literal(shape)}, {out.dtype.name!r})"
             self.setup.append((f"{name} = {made}", ""))
             self.buffers.append((name, shape, out.dtype))
         else:

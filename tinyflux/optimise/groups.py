@@ -1,6 +1,6 @@
 """Groups: the parameters that are updated together, and what is remembered of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from math import prod, sqrt
@@ -8,24 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ..alignment import aligned
+
 # Elements that go through a rule together; smaller parameters share a group. Up to here OpenBLAS
 # adds c * a in the thread that asks (see `writing.in_one_pass`).
 BLOCK = 32768
 FLUSH = 100  # steps between two looks for moments that fade into the subnormal numbers
 SHRUNK = 2.0**-10  # a smaller scale is multiplied into its moment
-LINE = 64  # bytes of a line of the cache: what is written from its beginning on takes half as long
 
 
 def blocks(size: int) -> list[slice]:
     """The blocks of so many elements."""
     return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
-
-
-def aligned(size: int, dtype: np.dtype, make: Callable = np.empty) -> np.ndarray:
-    """A vector that begins where a line of the cache does."""
-    raw = make(size * dtype.itemsize + LINE, np.uint8)
-    start = -raw.__array_interface__["data"][0] % LINE
-    return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
 def renewed(scales: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..alignment import aligned
 from ..atomic import at_once
 from ..checks import shown
-from .groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
+from .groups import FLUSH, SHRUNK, Group, blocks, renewed
 from .writing import in_one_pass, is_straight, reads, written_down
 
 LARGE = 131072  # elements; from here on BLAS does two passes in one where it can

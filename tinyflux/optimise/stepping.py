@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..alignment import aligned
 from ..atomic import at_once
 from ..checks import as_array, as_integer, numeric, shown
 from ..quiet import QUIET
-from .groups import Group, aligned, join
+from .groups import Group, join
 from .plan import Plan, agree, refuse_odd
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
