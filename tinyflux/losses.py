@@ -243,6 +243,11 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     y : array_like, shape (..., classes) of probabilities, or (...) of whole-number labels
     agg : callable, default np.mean
 
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a label is out of range, or the batch is empty.
+
     Examples
     --------
     >>> import numpy as np

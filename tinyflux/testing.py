@@ -43,6 +43,11 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     GradcheckReport
         Counts as a bool; prints the worst entry.
 
+    Raises
+    ------
+    TypeError
+        For an array of another type than float64 and longdouble (whole numbers become float64).
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
