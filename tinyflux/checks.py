@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from typing import Any
@@ -210,6 +211,17 @@ def real_array(data, who):
     else:
         remedy = "make it np.array(..., dtype=np.float32)"
     raise TypeError(f"{got} ({remedy})")
+
+
+def misfit_of(f, args, kwargs):
+    """Why `f` does not take these arguments, in Python's words; "" if it does, or nobody knows."""
+    try:
+        inspect.signature(f).bind(*args, **kwargs)
+    except TypeError as misfit:
+        return str(misfit)
+    except ValueError:  # written in C, without a signature
+        pass
+    return ""
 
 
 def is_compiled(f):

@@ -184,6 +184,16 @@ def change_refused(how):
     )
 
 
+def miscalled(misfit, ps):
+    if ps is None:
+        how = "gradient(f, x, y) calls f(x, y), with as many arguments as are given"
+        remedy = "For parameters: gradient(f, ps) with Params or a list of Tensors"
+    else:
+        how = "gradient(f, ps) calls f(), without arguments"
+        remedy = "Write gradient(lambda: loss(x, y), ps)"
+    return TypeError(f"{how}, which does not fit this f: {misfit}. {remedy}")
+
+
 def foreign(name):
     return RecordingError(
         f"{name}: got a value that another thread or task is recording; pass its plain "

@@ -54,6 +54,10 @@ def update_(opt, ps, gs):
     ------
     NonFiniteLossError
         When a gradient is NaN or infinite; nothing has been updated then.
+    NotAskedError
+        (a KeyError) if there is no gradient for one of `ps`.
+    TypeError
+        For arguments of the wrong kind, or in another order.
 
     Examples
     --------
@@ -132,6 +136,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         Called after every update: with the `TrainingState` if it has a parameter that must be
         given, otherwise with nothing. See `throttle`, `stop`.
     epochs : int, default 1
+        How often the data is gone through; 0 trains nothing.
     progress : bool, default False
         Show a bar with the loss (needs the extra `progress`).
 
@@ -331,7 +336,7 @@ class Run:
         return NoGradientError(
             f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
             f"parameters {self.ps.names()}; does it use the model that they come from, and read no "
-            "value out, as float(t) and t.item() do?"
+            "value out, as float(t), t.item() and t.data do?"
         )
 
     def gradient(self, d):

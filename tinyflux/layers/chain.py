@@ -23,7 +23,8 @@ class Chain:
     Raises
     ------
     TypeError
-        If a layer cannot be called, or some are given by position and others by name.
+        If a layer cannot be called or is a class of layers, or if some are given by position and
+        others by name.
 
     Notes
     -----
@@ -52,6 +53,11 @@ class Chain:
                 hint = ": write Chain(*layers)" if isinstance(layer, (list, tuple)) else ""
                 raise TypeError(
                     f"Chain: layer {self._place(i)} is {brief(layer)}, which is not callable{hint}"
+                )
+            if isinstance(layer, type) and any("__call__" in vars(k) for k in layer.__mro__):
+                raise TypeError(
+                    f"Chain: layer {self._place(i)} is the class {layer.__name__}; a layer that is "
+                    f"made of it is wanted: {layer.__name__}(...)"
                 )
 
     def __call__(self, x):

@@ -34,6 +34,9 @@ class Dense:
     ------
     ShapeError
         (a ValueError) when the last axis of the input is not n_in.
+    TypeError, ValueError
+        For sizes that are no positive whole numbers, and for first weights that are no array of
+        floating-point numbers of shape (n_in, n_out).
 
     Notes
     -----
@@ -57,7 +60,15 @@ class Dense:
         as_callable(init, "Dense: init")
         bias = as_flag(bias, "Dense: bias")
         n_in, n_out = int(n_in), int(n_out)
-        self.weight = Tensor(real_array(init(n_in, n_out), "Dense: what init returned"))
+        try:
+            first = init(n_in, n_out)
+        except TypeError as error:  # np.ones would take n_out for a dtype
+            error.add_note(
+                "Dense calls init(n_in, n_out): a function of NumPy wants the shape as one tuple, "
+                "init=lambda *shape: np.ones(shape, np.float32)"
+            )
+            raise
+        self.weight = Tensor(real_array(first, "Dense: what init returned"))
         if self.weight.shape != (n_in, n_out):
             raise ValueError(f"Dense: init gave shape {self.weight.shape} for {(n_in, n_out)}")
         self.bias = Tensor(np.zeros(n_out, self.weight.dtype)) if bias else None
@@ -89,7 +100,8 @@ class Dense:
 
     def __repr__(self):
         given = [] if self.activation is identity else [self.activation]
-        return constructor(self, *self.weight.shape, *given, bias=self.bias is not None)
+        shape = getattr(self.weight, "shape", ())  # an error may name a layer with an odd weight
+        return constructor(self, *shape, *given, bias=self.bias is not None)
 
 
 def misfit(shape, n):

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..checks import shown
+from ..params import Params
 from .fields import Declared
 from .stepping import Stepper
 
@@ -104,7 +105,16 @@ class UpdateRule(Declared):
             raise TypeError(f"{cls.__name__}.moments is {shown(cls.moments)}; write ('v',)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*self._start(args), **kwargs)
+        rest = self._start(args)
+        try:
+            super().__init__(*rest, **kwargs)
+        except TypeError as wrong:
+            if any(callable(a) or isinstance(a, Params) for a in rest):
+                who = type(self).__name__
+                raise TypeError(
+                    f"{wrong} Parameters come first, as what params(model) returns: {who}(ps, ...)"
+                ) from None
+            raise
 
     def _start(self, args: tuple) -> tuple:
         """Keep the parameters if they come first; return the other arguments."""
