@@ -74,7 +74,15 @@ class NotAskedError(FluxError, KeyError):
 
 
 class CannotCompileError(FluxError, TypeError):
-    """A compiled function does something that would be frozen as it was when it was recorded."""
+    """A compiled function does something that would be frozen as it was when it was recorded.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.compiled(lambda x: x if np.sum(x) > 0 else -x)(np.ones(2))
+    Traceback (most recent call last):
+    tinyflux.errors.CannotCompileError: ...bool(...) of a value cannot be part of a compiled ...
+    """
 
 
 class MutationError(RecordingError):

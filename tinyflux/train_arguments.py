@@ -99,12 +99,10 @@ def explained(error, loss, d, step):
     misfit = misfit_of(loss, args, kwargs)
     if not misfit:
         return error
-    how = (
-        "splatted: loss(*d)"
-        if isinstance(d, tuple)
-        else ("passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)")
-    )
-    what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
+    what, how = type(d).__name__, "passed whole: loss(d)"
+    if isinstance(d, (tuple, dict)):
+        what = f"{what} of {len(d)}"
+        how = "splatted: loss(*d)" if isinstance(d, tuple) else "passed as keywords: loss(**d)"
     return TypeError(
         f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: "
         f"{misfit}. Data for loss(x, y) are pairs: [(x, y)], zip(xs, ys), DataLoader((X, Y))"

@@ -109,7 +109,7 @@ class UpdateRule(Declared):
         try:
             super().__init__(*rest, **kwargs)
         except TypeError as wrong:
-            if any(callable(a) or isinstance(a, Params) for a in rest):
+            if callable(next(iter(rest), 0)) or any(isinstance(a, Params) for a in rest):
                 who = type(self).__name__
                 raise TypeError(
                     f"{wrong} Parameters come first, as what params(model) returns: {who}(ps, ...)"
