@@ -284,7 +284,7 @@ NAMED = [
     (lambda s: flux.gradient(flux.compiled(s.loss), s.ps), TypeError, "without 'x' Write"),
     (lambda s: flux.gradient(flux.compiled(s.loss), X), TypeError, "calls f(x, y) missing 'y'"),
     (lambda s: flux.train_(s.loss, s.ps, X, Y, s.opt), TypeError, "5 arguments; [(x, y)] epochs="),
-    (lambda s: s.train(lambda x, y: np.sum(s.m(x).data)), ValueError, "read no value t.data do"),
+    (lambda s: s.train(lambda x, y: np.sum(s.m(x).data)), ValueError, "neither read t.data do"),
     (lambda s: flux.Chain(flux.Dense, s.m), TypeError, "layer 0 is the class Dense Dense(...)"),
     (lambda s: flux.Chain(a=flux.Dropout), TypeError, "layer 'a' is the class Dropout"),
     (lambda s: reweighted(s, 3), TypeError, "weight is 3 (int) must be a Tensor layer.weight ="),
@@ -292,6 +292,14 @@ NAMED = [
     (lambda s: flux.ADAM(s.m, 0.1), TypeError, "lr must be got Chain come first params(model)"),
     (lambda s: flux.ADAM(flux.params), TypeError, "lr must be got <function params first ADAM(ps"),
     (lambda s: flux.ADAM(0.1, s.ps), TypeError, "beta must be got Params come first ADAM(ps, ...)"),
+    (lambda s: flux.ADAM(schedules.Exp(0.1, 0.9)), TypeError, "Exp Scheduler(ADAM(), schedule)"),
+    (lambda s: s.m(X.astype(str)), TypeError, "got x with dtype <U wanted x.astype(np.float32)"),
+    (lambda s: flux.Chain({"a": s.m}), TypeError, "layer 0 is not callable: write Chain(**layers)"),
+    (lambda s: flux.Chain(m for m in s.m), TypeError, "not callable: write Chain(*layers)"),
+    (
+        lambda s: s.train(lambda x, y: np.mean(flux.onecold(s.m(x)) != y), data=[(X, [0] * 5)]),
+        ValueError, "none of the 4 parameters nor count, as argmax and == do?",
+    ),
     (lambda s: s.W.detach, AttributeError, "no attribute 'detach'; use flux.detach(t)"),
     (
         lambda s: s.train(s.classes, data=[(X, np.array(list("abaab")))]), ValueError,

@@ -237,6 +237,12 @@ def as_operand(value, who):
     raise TypeError(f"{who}: got {shown(value)}; numbers or an array of numbers are wanted")
 
 
+def no_input(who, array):
+    """The error for an input that holds no real numbers, with the remedy where they are text."""
+    remedy = ": x.astype(np.float32)" if array.dtype.kind in "USO" else ""
+    return TypeError(f"{who}: got x with dtype {array.dtype}; real numbers are wanted{remedy}")
+
+
 def numeric(array, who):
     """`array`, if it holds real numbers."""
     if array.dtype.kind not in "fiub":

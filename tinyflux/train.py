@@ -120,7 +120,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     """Train: for every datum take the gradient of the loss and update the parameters.
 
     Called as `train_(loss, ps, data, opt)`, or as `train_(loss, data, opt)` with an optimiser that
-    was made with its parameters, `opt = ADAM(ps, 0.001)`.
+    was made with its parameters, `opt = ADAM(ps, 0.001)`; these go by position, the others by name.
 
     Parameters
     ----------
@@ -335,8 +335,8 @@ class Run:
         """That the loss depends on no parameter."""
         return NoGradientError(
             f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
-            f"parameters {self.ps.names()}; does it use the model that they come from, and read no "
-            "value out, as float(t), t.item() and t.data do?"
+            f"parameters {self.ps.names()}; does it use the model that they come from, and neither "
+            "read a value out, as float(t), t.item() and t.data do, nor count, as argmax and == do?"
         )
 
     def gradient(self, d):

@@ -3,7 +3,16 @@
 import numpy as np
 
 from ..activations import identity
-from ..checks import LARGEST, as_callable, as_flag, as_operand, is_whole, real_array, shown
+from ..checks import (
+    LARGEST,
+    as_callable,
+    as_flag,
+    as_operand,
+    is_whole,
+    no_input,
+    real_array,
+    shown,
+)
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
 from ..ops.nn import dense
@@ -90,7 +99,7 @@ class Dense:
             raise ShapeError(repr(self), misfit(array.shape, n_in))
         if array.dtype is not dtype and array.dtype != dtype:
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{self!r}: got x with dtype {array.dtype}; numbers are wanted")
+                raise no_input(repr(self), array)
             x = (x if type(x) is Tensor else array).astype(dtype)
         operation = IN_PLACE.get(f)  # one whose slope follows from its output
         if operation is not None:

@@ -26,6 +26,7 @@ import numpy as np
 from ..checks import shown
 from ..params import Params
 from .fields import Declared
+from .schedules import Schedule
 from .stepping import Stepper
 
 
@@ -49,6 +50,15 @@ def _parameters(given: Iterator[Any], who: str) -> Iterator[Any]:
         if not _is_parameter(p):
             raise TypeError(f"{who}: the parameters hold {shown(p)}; write params(model)")
         yield p
+
+
+def _remedy(who: str, args: tuple) -> str:
+    """What to do with a schedule, a model or parameters among the numbers of a rule."""
+    if any(isinstance(a, Schedule) for a in args):
+        return f"A schedule sets a field of a rule: Scheduler({who}(), schedule)"
+    if any(isinstance(a, Params) for a in args) or callable(next(iter(args), None)):
+        return f"Parameters come first, as what params(model) returns: {who}(ps, ...)"
+    return ""
 
 
 Numbers = tuple[float, ...]
@@ -109,12 +119,10 @@ class UpdateRule(Declared):
         try:
             super().__init__(*rest, **kwargs)
         except TypeError as wrong:
-            if callable(next(iter(rest), 0)) or any(isinstance(a, Params) for a in rest):
-                who = type(self).__name__
-                raise TypeError(
-                    f"{wrong} Parameters come first, as what params(model) returns: {who}(ps, ...)"
-                ) from None
-            raise
+            remedy = _remedy(type(self).__name__, rest)
+            if not remedy:
+                raise
+            raise TypeError(f"{wrong} {remedy}") from None
 
     def _start(self, args: tuple) -> tuple:
         """Keep the parameters if they come first; return the other arguments."""
