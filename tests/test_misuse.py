@@ -350,6 +350,9 @@ def test_slips_in_calls_of_others_keep_their_own_words():
     assert m(np.ones((3, 2))).shape == (3, 1)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'"):
         flux.gradient(lambda t: (lambda x, y: x)(t), 1.0)
+    with pytest.raises(TypeError, match="NoneType") as caught:
+        flux.gradient(flux.compiled(lambda x: x + len(None)), 1.0)
+    assert "was recorded to be compiled" in caught.value.__notes__[0]
     with pytest.raises(TypeError) as caught:
         flux.compiled(lambda x, y: x)(1.0)
     assert not hasattr(caught.value, "__notes__")
