@@ -985,6 +985,7 @@ def test_gradcheck_tells_right_from_wrong():
     assert exact and exact.error == 0
     report = flux.gradcheck(lambda x: np.sum(wrong(x)), np.ones(2))
     assert not report and "the gradient is wrong" in str(report)
+    assert str(flux.gradcheck(np.sum, np.ones(0))) == "gradcheck: there is no entry to compare"
     with pytest.raises(TypeError, match="dtype float32; use float64"):
         flux.gradcheck(np.sum, np.ones(2, np.float32))
 

@@ -1,6 +1,7 @@
 """Dense, Chain, Dropout, a layer of one's own; their modes, prints and first values."""
 
 import copy
+import inspect
 import pickle
 from functools import partial
 
@@ -579,6 +580,8 @@ def test_every_initialiser(init):
         with pytest.raises(TypeError, match=f"{init.__name__}: the sizes must be whole numbers"):
             init(*sizes)
     assert Dense(2, 3, init=init).weight.shape == (2, 3)
+    assert str(inspect.signature(init)).startswith("(*shape, rng=None")  # what `help` shows
+    inspect.signature(init).bind(4, 5, rng=1)
 
 
 def test_later_keywords_win():

@@ -82,6 +82,12 @@ def replaced(s, value):
         s.m[0].weight.data = kept
 
 
+def reweighted(s, weight):
+    layer = flux.Dense(4, 2)
+    layer.weight = weight
+    flux.Chain(layer)(X)
+
+
 # What is done, the exception, and words that its sentence must have, in this order.
 NAMED = [
     # layers
@@ -271,6 +277,40 @@ NAMED = [
     (lambda s: flux.onecold(Y * 1j), TypeError, "onecold: got dtype complex64"),
     (lambda s: flux.onecold(MASKED), TypeError, "onecold: masked"),
     (lambda s: flux.datasets.digits(flat="no"), TypeError, "digits: flat True or False"),
+    # a first course: what came is not what was meant
+    (lambda s: flux.gradient(s.loss, s.ps), TypeError, "f(), without missing 'x' lambda: loss"),
+    (lambda s: flux.gradient(s.loss, X), TypeError, "gradient(f, x, y) calls f(x, y) missing 'y'"),
+    (lambda s: flux.gradient(lambda: 1.0, *s.ps), TypeError, "too many gradient(f, ps) Params"),
+    (lambda s: flux.gradient(flux.compiled(s.loss), s.ps), TypeError, "without 'x' Write"),
+    (lambda s: flux.gradient(flux.compiled(s.loss), X), TypeError, "calls f(x, y) missing 'y'"),
+    (lambda s: flux.train_(s.loss, s.ps, X, Y, s.opt), TypeError, "5 arguments; [(x, y)] epochs="),
+    (lambda s: s.train(lambda x, y: np.sum(s.m(x).data)), ValueError, "neither read t.data do"),
+    (lambda s: flux.Chain(flux.Dense, s.m), TypeError, "layer 0 is the class Dense Dense(...)"),
+    (lambda s: flux.Chain(a=flux.Dropout), TypeError, "layer 'a' is the class Dropout"),
+    (lambda s: reweighted(s, 3), TypeError, "weight is 3 (int) must be a Tensor layer.weight ="),
+    (lambda s: reweighted(s, [[1.0]]), TypeError, "weight is [[1.0]] (list) must be a Tensor"),
+    (lambda s: flux.ADAM(s.m, 0.1), TypeError, "lr must be got Chain come first params(model)"),
+    (lambda s: flux.ADAM(flux.params), TypeError, "lr must be got <function params first ADAM(ps"),
+    (lambda s: flux.ADAM(0.1, s.ps), TypeError, "beta must be got Params come first ADAM(ps, ...)"),
+    (lambda s: flux.ADAM(schedules.Exp(0.1, 0.9)), TypeError, "Exp Scheduler(ADAM(), schedule)"),
+    (lambda s: s.m(X.astype(str)), TypeError, "got x with dtype <U wanted x.astype(np.float32)"),
+    (lambda s: flux.Chain({"a": s.m}), TypeError, "layer 0 is not callable: write Chain(**layers)"),
+    (lambda s: flux.Chain(m for m in s.m), TypeError, "not callable: write Chain(*layers)"),
+    (
+        lambda s: s.train(lambda x, y: np.mean(flux.onecold(s.m(x)) != y), data=[(X, [0] * 5)]),
+        ValueError, "none of the 4 parameters nor count, as argmax and == do?",
+    ),
+    (lambda s: s.W.detach, AttributeError, "no attribute 'detach'; use flux.detach(t)"),
+    (
+        lambda s: s.train(s.classes, data=[(X, np.array(list("abaab")))]), ValueError,
+        "labels of shape (5,); of names write onehotbatch(y, names)",
+    ),
+    (
+        lambda s: s.train(s.classes, data=[(X, list("abaab"))]), TypeError,
+        "y is ['a', (list); an array of numbers is wanted; of names write onehotbatch(y, names)",
+    ),
+    (lambda s: losses.mse(np.ones(2), np.array(["1", "2"])), TypeError, "y <U1 .astype(float)"),
+    (lambda s: s.train(data=[(X, Y.T)]), ValueError, "(2, 5) one is transposed; write y.T"),
     # the rest
     (lambda s: flux.sigmoid(np.array([None])), TypeError, "sigmoid: got dtype object; real"),
     (lambda s: flux.softplus(np.array(["2020-01-01"], "M8[D]")), TypeError, "got dtype datetime64"),
@@ -292,6 +332,33 @@ NAMED = [
     (lambda s: flux.throttle(print, 1, trailing="no"), TypeError, "trailing True or False"),
     (lambda s: flux.History().record(a=None), TypeError, "record: a is None a real number"),
 ]  # fmt: skip
+
+
+def test_a_remedy_is_given_only_where_it_is_one():
+    """A reshape of what is transposed, or cut otherwise, would compare the wrong elements."""
+    for a, b in [((5, 2), (2, 5)), ((6, 2), (3, 4)), ((2, 3, 4), (4, 3, 2)), ((2, 6), (3, 4))]:
+        with pytest.raises(ValueError, match="must be equal") as caught:
+            losses.mse(np.ones(a), np.ones(b))
+        assert "reshape" not in str(caught.value)
+    for a, b in [((5, 1), (1, 5)), ((5,), (5, 1)), ((6, 2, 3), (6, 6)), ((), (1, 1))]:
+        with pytest.raises(ValueError, match=r"write y\.reshape"):
+            losses.mse(np.ones(a), np.ones(b))
+
+
+def test_slips_in_calls_of_others_keep_their_own_words():
+    m = flux.Chain(np.float32, flux.Dense(2, 1))  # a class that converts is a function like others
+    assert m(np.ones((3, 2))).shape == (3, 1)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'"):
+        flux.gradient(lambda t: (lambda x, y: x)(t), 1.0)
+    with pytest.raises(TypeError, match="NoneType") as caught:
+        flux.gradient(flux.compiled(lambda x: x + len(None)), 1.0)
+    assert "was recorded to be compiled" in caught.value.__notes__[0]
+    with pytest.raises(TypeError) as caught:
+        flux.compiled(lambda x, y: x)(1.0)
+    assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(TypeError) as caught:
+        flux.Dense(2, 3, init=np.ones)
+    assert "init=lambda *shape: np.ones(shape" in caught.value.__notes__[0]
 
 
 def loaded(s, **wrong):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from typing import Any
@@ -212,6 +213,17 @@ def real_array(data, who):
     raise TypeError(f"{got} ({remedy})")
 
 
+def misfit_of(f, args, kwargs):
+    """Why `f` does not take these arguments, in Python's words; "" if it does, or nobody knows."""
+    try:
+        inspect.signature(f).bind(*args, **kwargs)
+    except TypeError as misfit:
+        return str(misfit)
+    except ValueError:  # written in C, without a signature
+        pass
+    return ""
+
+
 def is_compiled(f):
     """Whether a function was made by `compiled`, which need not be imported to ask."""
     return hasattr(type(f), "lend")
@@ -223,6 +235,12 @@ def as_operand(value, who):
     if array.dtype.kind in "fiubc":
         return array
     raise TypeError(f"{who}: got {shown(value)}; numbers or an array of numbers are wanted")
+
+
+def no_input(who, array):
+    """The error for an input that holds no real numbers, with the remedy where they are text."""
+    remedy = ": x.astype(np.float32)" if array.dtype.kind in "USO" else ""
+    return TypeError(f"{who}: got x with dtype {array.dtype}; real numbers are wanted{remedy}")
 
 
 def numeric(array, who):

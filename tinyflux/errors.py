@@ -74,7 +74,15 @@ class NotAskedError(FluxError, KeyError):
 
 
 class CannotCompileError(FluxError, TypeError):
-    """A compiled function does something that would be frozen as it was when it was recorded."""
+    """A compiled function does something that would be frozen as it was when it was recorded.
+
+    Examples
+    --------
+    >>> import numpy as np, tinyflux as flux
+    >>> flux.compiled(lambda x: x if np.sum(x) > 0 else -x)(np.ones(2))
+    Traceback (most recent call last):
+    tinyflux.errors.CannotCompileError: ...bool(...) of a value cannot be part of a compiled ...
+    """
 
 
 class MutationError(RecordingError):
@@ -182,6 +190,16 @@ def change_refused(how):
         f"{how} would change a value that the tape has recorded. Make a new one: "
         "np.where(mask, v, t), or np.concatenate of the parts."
     )
+
+
+def miscalled(misfit, ps):
+    if ps is None:
+        how = "gradient(f, x, y) calls f(x, y), with as many arguments as are given"
+        remedy = "For parameters: gradient(f, ps) with Params or a list of Tensors"
+    else:
+        how = "gradient(f, ps) calls f(), without arguments"
+        remedy = "Write gradient(lambda: loss(x, y), ps)"
+    return TypeError(f"{how}, which does not fit this f: {misfit}. {remedy}")
 
 
 def foreign(name):

@@ -11,8 +11,8 @@ from threading import get_ident
 import numpy as np
 
 from .borrowing import check, written_to
-from .checks import as_callable, as_number, is_compiled, real_array
-from .errors import NotScalarError, RecordingError
+from .checks import as_callable, as_number, is_compiled, misfit_of, real_array
+from .errors import NotScalarError, RecordingError, miscalled
 from .gradient_seeds import brief_type, fitting_seed, one_like
 from .grads import Grads
 from .params import Params
@@ -52,7 +52,8 @@ def gradient(f, *args):
     NotScalarError
         If `f` returns an array, nothing, or a complex number.
     TypeError
-        For integer, complex or object arguments.
+        For arrays of integers, complex numbers or objects (a whole number of Python's counts as a
+        float), and if `f` does not take the arguments with which it is called.
 
     See Also
     --------
@@ -109,6 +110,11 @@ def pullback(f, *args):
     back : callable
         `back(seed)` is the product of `seed` (shaped like the value) with the Jacobian: a tuple or
         Grads as from `gradient`. It may be called again; `back.tape` prints as a program.
+
+    Raises
+    ------
+    NotScalarError
+        If `f` returns no array, or several.
 
     Examples
     --------
@@ -184,6 +190,10 @@ class Pullback:
         except ValueError as error:
             if type(error.__cause__) is RecordingError:  # NumPy has put words of its own above it
                 raise error.__cause__ from error
+            raise
+        except TypeError:
+            if misfit := misfit_of(f, args, {}):
+                raise miscalled(misfit, self.ps) from None
             raise
 
     def __call__(self, seed):

@@ -17,16 +17,24 @@ NUMERIC = (np.ndarray, np.generic, Tensor, int, float, type(None))
 class Grads(Mapping):
     """The gradients of one call: a mapping from each parameter to an array, or to None.
 
-    `None` stands for a parameter that the loss does not depend on. The arrays are yours: they share
-    memory with nothing, and what you change in them (clipping, say) the next `update_` uses.
-
-    Arithmetic works parameter by parameter (`2 * gs`, `gs1 + gs2`, `-gs`, `gs / 3`), where None
-    counts as zero; so does `gs.map(f)`. `gs.norm()` is the norm of all of them as one vector.
+    Parameters
+    ----------
+    params : Params, or iterable of Tensor
+    arrays : list or tuple of numpy.ndarray or None
+        One for each parameter, in their order.
 
     Raises
     ------
     NotAskedError
         (a KeyError) from `gs[W]` if `W` was not among the parameters.
+
+    Notes
+    -----
+    `None` stands for a parameter that the loss does not depend on. The arrays are yours: they share
+    memory with nothing, and what you change in them (clipping, say) the next `update_` uses.
+
+    Arithmetic works parameter by parameter (`2 * gs`, `gs1 + gs2`, `-gs`, `gs / 3`), where None
+    counts as zero; so does `gs.map(f)`. `gs.norm()` is the norm of all of them as one vector.
 
     Examples
     --------

@@ -13,6 +13,7 @@ Sizes that are not whole numbers are a TypeError.
 """
 
 import functools
+import inspect
 import math
 
 import numpy as np
@@ -55,7 +56,16 @@ def initialiser(make):
                 raise ValueError(f"{make.__name__}: {name}={value} is too large for float32")
         return make(shape, generator(rng), **options).astype(np.float32, copy=False)
 
+    init.__signature__ = as_called(make)
     return init
+
+
+def as_called(make):
+    """The signature for `help`: the sizes one by one, all else by name."""
+    _, rng, *options = inspect.signature(make).parameters.values()
+    shape = inspect.Parameter("shape", inspect.Parameter.VAR_POSITIONAL)
+    named = [p.replace(kind=p.KEYWORD_ONLY) for p in (rng.replace(default=None), *options)]
+    return inspect.Signature([shape, *named])
 
 
 def sizes(shape, who):

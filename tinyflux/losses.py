@@ -2,10 +2,10 @@ r"""Losses: one number for how far a prediction is from its target.
 
 All are called `loss(yhat, y, *, agg=np.mean)`: the prediction comes first, `agg` turns the array of
 the single losses into the result (`np.mean`, `np.sum`, `flux.identity` for the array itself, or a
-function of your own). `yhat` and `y` must have the same shape; the losses for classes, which stand
-on the last axis, take whole-number labels of the shape without that axis as well. Definitions as in
-Flux 0.12; eps is the machine epsilon of the prediction's type. Those of margins and overlaps stand
-in `margins.py`.
+function of your own); only those of overlaps, which are one number, have no `agg`. `yhat` and `y`
+must have the same shape; the losses for classes, which stand on the last axis, take whole-number
+labels of the shape without that axis as well. Definitions as in Flux 0.12; eps is the machine
+epsilon of the prediction's type. Those of margins and overlaps stand in `margins.py`.
 """
 
 import numpy as np
@@ -241,7 +241,13 @@ def logitcrossentropy(yhat, y, *, agg=np.mean):
     yhat : array_like, shape (..., classes)
         Scores (logits): the output of the last Dense, without softmax.
     y : array_like, shape (..., classes) of probabilities, or (...) of whole-number labels
+        Rows count as they are: weights of either sign, as of a policy gradient, will do.
     agg : callable, default np.mean
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a label is out of range, or the batch is empty.
 
     Examples
     --------

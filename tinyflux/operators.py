@@ -156,7 +156,7 @@ def unknown(self, name):
 REMEDIES = {  # what other libraries have
     name: "; gradients come from gradient(loss, params(model))"
     for name in ("grad", "backward", "requires_grad")
-}
+} | {"detach": "; use flux.detach(t)"}
 
 
 for name, function in BINARY.items():

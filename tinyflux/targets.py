@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .checks import as_array, as_callable, as_real, numeric
+from .checks import as_array, as_callable, as_real, numeric, shown
 from .primitive import primitive
 from .tensor import Tensor
 
@@ -16,7 +16,7 @@ def target(name, yhat, y, agg=np.mean, classes=False):
         a = yhat = as_numbers(name, "yhat", yhat)
     b = y._array if type(y) is Tensor else y if type(y) is np.ndarray else None
     if b is None:
-        b = y = as_numbers(name, "y", y)
+        b = y = as_numbers(name, "y", y, classes)
     shape, dtype = a.shape, a.dtype
     if dtype.kind != "f" or dtype.itemsize < 4:  # where small integers wrap and float16 overflows
         numeric(a, f"{name}: yhat")
@@ -30,17 +30,28 @@ def target(name, yhat, y, agg=np.mean, classes=False):
         raise ValueError(misfit(name, shape, b, classes))
     if b.dtype is not dtype and b.dtype != dtype:
         if b.dtype.kind not in "fiub":
-            raise TypeError(f"{name}: y has dtype {b.dtype}; real numbers are wanted")
+            raise TypeError(
+                f"{name}: y has dtype {b.dtype}; real numbers are wanted{of_text(b, classes)}"
+            )
         y = y.astype(dtype)
     return yhat, y
 
 
-def as_numbers(name, which, value):
+def as_numbers(name, which, value, classes=False):
     """A list or a number as an array."""
     array = as_array(value, f"{name}: {which}")
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: {which} is {type(value).__name__}; an array of numbers is wanted")
+        what = f"{which} is {shown(value)}; an array of numbers is wanted"
+        raise TypeError(f"{name}: {what}{of_text(array, classes)}")
     return array
+
+
+def of_text(array, classes):
+    """What to do with numbers or names of classes that are text; nothing to say of others."""
+    first = array.flat[0] if array.dtype.kind in "USO" and array.size else None
+    if not isinstance(first, (str, bytes)):
+        return ""
+    return "; of names write onehotbatch(y, names)" if classes else "; of text write .astype(float)"
 
 
 @primitive(None, samples=())
@@ -113,12 +124,18 @@ def misfit(name, shape, y, classes):
     if classes and shape:
         text += f", or y whole-number labels of shape {shape[:-1]}"
         if y.shape == shape[:-1]:
-            return text + f" (they have dtype {y.dtype}: use y.astype(int))"
+            return text + (
+                of_text(y, classes) or f" (they have dtype {y.dtype}: use y.astype(int))"
+            )
         if y.shape == (*shape[:-1], 1):
             return text + ": write y[..., 0]"
         if y.shape[:-1] == shape and y.shape[-1] > 1:  # labels, and behind them scores
             return text + f". The prediction comes first: {name}(yhat, y)"
-    if int(np.prod(shape)) == y.size:
+    if y.ndim == 2 and y.shape == shape[::-1] and min(shape) > 1:
+        return text + ": one is transposed; write y.T, or yhat.T"
+    ones_apart = [n for n in shape if n != 1] == [n for n in y.shape if n != 1]
+    # Elements that only follow one another otherwise would be compared with the wrong ones.
+    if ones_apart or (y.size == int(np.prod(shape)) and shape[:1] == y.shape[:1]):
         text += f": write y.reshape({shape}), or yhat.reshape({y.shape})"
     return text
 

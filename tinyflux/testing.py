@@ -43,6 +43,11 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
     GradcheckReport
         Counts as a bool; prints the worst entry.
 
+    Raises
+    ------
+    TypeError
+        For an array of another type than float64 and longdouble (whole numbers become float64).
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
@@ -89,7 +94,8 @@ def gradcheck(f, *args, rtol=1e-5, atol=1e-7, step=None):
                 text = f"{name} at {place}: gradient {g[place]:.6g}, difference {wanted:.6g}"
                 worst = (share, error, text)
     verdict = f"all {count} entries agree" if ok else "the gradient is wrong"
-    return GradcheckReport(ok, worst[1], f"gradcheck: {verdict}; the worst is {worst[2]}")
+    verdict = f"{verdict}; the worst is {worst[2]}" if count else "there is no entry to compare"
+    return GradcheckReport(ok, worst[1], f"gradcheck: {verdict}")
 
 
 def difference(call, x, place, step):

@@ -54,6 +54,10 @@ def update_(opt, ps, gs):
     ------
     NonFiniteLossError
         When a gradient is NaN or infinite; nothing has been updated then.
+    NotAskedError
+        (a KeyError) if there is no gradient for one of `ps`.
+    TypeError
+        For arguments of the wrong kind, or in another order.
 
     Examples
     --------
@@ -116,7 +120,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
     """Train: for every datum take the gradient of the loss and update the parameters.
 
     Called as `train_(loss, ps, data, opt)`, or as `train_(loss, data, opt)` with an optimiser that
-    was made with its parameters, `opt = ADAM(ps, 0.001)`.
+    was made with its parameters, `opt = ADAM(ps, 0.001)`; these go by position, the others by name.
 
     Parameters
     ----------
@@ -132,6 +136,7 @@ def train_(loss, *args, cb=None, epochs=1, progress=False):
         Called after every update: with the `TrainingState` if it has a parameter that must be
         given, otherwise with nothing. See `throttle`, `stop`.
     epochs : int, default 1
+        How often the data is gone through; 0 trains nothing.
     progress : bool, default False
         Show a bar with the loss (needs the extra `progress`).
 
@@ -330,8 +335,8 @@ class Run:
         """That the loss depends on no parameter."""
         return NoGradientError(
             f"train_: the loss of datum {self.step} depends on none of the {len(self.ps)} "
-            f"parameters {self.ps.names()}; does it use the model that they come from, and read no "
-            "value out, as float(t) and t.item() do?"
+            f"parameters {self.ps.names()}; does it use the model that they come from, and neither "
+            "read a value out, as float(t), t.item() and t.data do, nor count, as argmax and == do?"
         )
 
     def gradient(self, d):

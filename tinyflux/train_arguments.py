@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .checks import brief
+from .checks import brief, misfit_of
 from .errors import NoGradientError
 from .params import Params
 from .tensor import Tensor
@@ -18,7 +18,8 @@ def arguments(args):
     if len(args) not in (2, 3):
         raise TypeError(
             f"train_(loss, ps, data, opt) or train_(loss, data, opt) is wanted, got "
-            f"{1 + len(args)} arguments"
+            f"{1 + len(args)} arguments; inputs and targets are one of them, [(x, y)], and epochs= "
+            "and cb= go by name"
         )
     data, opt = args[-2:]
     if isinstance(opt, type) or not callable(getattr(opt, "prepare", None)):
@@ -95,24 +96,17 @@ def called_with(d):
 def explained(error, loss, d, step):
     """A TypeError of calling the loss, told in terms of the datum if it did not fit."""
     args, kwargs = called_with(d)
-    try:
-        inspect.signature(loss).bind(*args, **kwargs)
-    except TypeError as misfit:
-        how = (
-            "splatted: loss(*d)"
-            if isinstance(d, tuple)
-            else (
-                "passed as keywords: loss(**d)" if isinstance(d, dict) else "passed whole: loss(d)"
-            )
-        )
-        what = f"{type(d).__name__}" + (f" of {len(d)}" if isinstance(d, (tuple, dict)) else "")
-        return TypeError(
-            f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: "
-            f"{misfit}. Data for loss(x, y) are pairs: [(x, y)], zip(xs, ys), DataLoader((X, Y))"
-        )
-    except ValueError:
-        pass
-    return error
+    misfit = misfit_of(loss, args, kwargs)
+    if not misfit:
+        return error
+    what, how = type(d).__name__, "passed whole: loss(d)"
+    if isinstance(d, (tuple, dict)):
+        what = f"{what} of {len(d)}"
+        how = "splatted: loss(*d)" if isinstance(d, tuple) else "passed as keywords: loss(**d)"
+    return TypeError(
+        f"train_: datum {step} is a {what} and is {how}, which does not fit the loss: "
+        f"{misfit}. Data for loss(x, y) are pairs: [(x, y)], zip(xs, ys), DataLoader((X, Y))"
+    )
 
 
 def wants_argument(f):

@@ -8,8 +8,8 @@ from types import MethodType
 import numpy as np
 
 from ..borrowing import written_to
-from ..checks import brief
-from ..errors import CannotCompileError
+from ..checks import brief, misfit_of
+from ..errors import CannotCompileError, miscalled
 from ..gradient import Pullback, as_params, own_leaf
 from ..grads import Grads
 from ..ops.random import once_more
@@ -120,11 +120,14 @@ class Compiled:
     def withgradient(self, args):
         """(value, gradient) as from `withgradient(f, *args)`."""
         ps = as_params(args)
-        if ps is None:
-            args = tuple(own_leaf(a, i, None)._array for i, a in enumerate(args))
-            value, found, give_back = self.lend(args, {}, "arguments")
-        else:
-            value, found, give_back = self.lend((), {}, ps)
+        given = () if ps is not None else args
+        given = tuple(own_leaf(a, i, None)._array for i, a in enumerate(given))
+        try:
+            value, found, give_back = self.lend(given, {}, "arguments" if ps is None else ps)
+        except TypeError:
+            if misfit := misfit_of(self.f, given, {}):
+                raise miscalled(misfit, ps) from None
+            raise
         found = copies(found)
         give_back()
         return value, tuple(found) if ps is None else Grads(ps, found)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import misfit_of
 from ..errors import CannotCompileError, FluxError, NotScalarError
 from ..generators import generator
 from ..gradient import depending_on, walk
@@ -92,7 +93,8 @@ def run_once(f, name, args, kwargs, wanted, tape, witness):
         try:
             output = f(*args, **kwargs)
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-            if not isinstance(error, FluxError):
+            # What was called wrongly has not run at all: Python's own sentence is enough.
+            if not isinstance(error, FluxError) and not misfit_of(f, args, kwargs):
                 error.add_note(while_recording(name, error))
             raise
         tape.refuse_failed()

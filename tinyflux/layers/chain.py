@@ -1,5 +1,7 @@
 """Layers one after another."""
 
+from collections.abc import Iterator
+
 from ..checks import brief, item
 from ..errors import ShapeError
 from .printing import summary, text
@@ -23,7 +25,8 @@ class Chain:
     Raises
     ------
     TypeError
-        If a layer cannot be called, or some are given by position and others by name.
+        If a layer cannot be called or is a class of layers, or if some are given by position and
+        others by name.
 
     Notes
     -----
@@ -48,11 +51,7 @@ class Chain:
         self.layers = tuple(named.values()) if named else layers
         self.names = tuple(named) if named else None
         for i, layer in enumerate(self.layers):
-            if not callable(layer):
-                hint = ": write Chain(*layers)" if isinstance(layer, (list, tuple)) else ""
-                raise TypeError(
-                    f"Chain: layer {self._place(i)} is {brief(layer)}, which is not callable{hint}"
-                )
+            refuse_odd(f"Chain: layer {self._place(i)}", layer)
 
     def __call__(self, x):
         i, layer = 0, self
@@ -107,3 +106,16 @@ class Chain:
 
     def __str__(self):
         return summary(self)
+
+
+def refuse_odd(who, layer):
+    """Refuse what is no layer, and a class in the place of a layer that is made of it."""
+    if not callable(layer):
+        hint = ": write Chain(**layers)" if isinstance(layer, dict) else ""
+        if isinstance(layer, (list, tuple, Iterator)):
+            hint = ": write Chain(*layers)"
+        raise TypeError(f"{who} is {brief(layer)}, which is not callable{hint}")
+    # Of other classes the call may be meant: np.float32 converts.
+    if isinstance(layer, type) and any("__call__" in vars(kind) for kind in layer.__mro__):
+        name = layer.__name__
+        raise TypeError(f"{who} is the class {name}; a layer made of it is wanted: {name}(...)")

@@ -3,7 +3,16 @@
 import numpy as np
 
 from ..activations import identity
-from ..checks import LARGEST, as_callable, as_flag, as_operand, is_whole, real_array, shown
+from ..checks import (
+    LARGEST,
+    as_callable,
+    as_flag,
+    as_operand,
+    is_whole,
+    no_input,
+    real_array,
+    shown,
+)
 from ..errors import ShapeError
 from ..initialise import glorot_uniform
 from ..ops.nn import dense
@@ -34,6 +43,9 @@ class Dense:
     ------
     ShapeError
         (a ValueError) when the last axis of the input is not n_in.
+    TypeError, ValueError
+        For sizes that are no positive whole numbers, and for first weights that are no array of
+        floating-point numbers of shape (n_in, n_out).
 
     Notes
     -----
@@ -57,7 +69,15 @@ class Dense:
         as_callable(init, "Dense: init")
         bias = as_flag(bias, "Dense: bias")
         n_in, n_out = int(n_in), int(n_out)
-        self.weight = Tensor(real_array(init(n_in, n_out), "Dense: what init returned"))
+        try:
+            first = init(n_in, n_out)
+        except TypeError as error:  # np.ones would take n_out for a dtype
+            error.add_note(
+                "Dense calls init(n_in, n_out): a function of NumPy wants the shape as one tuple, "
+                "init=lambda *shape: np.ones(shape, np.float32)"
+            )
+            raise
+        self.weight = Tensor(real_array(first, "Dense: what init returned"))
         if self.weight.shape != (n_in, n_out):
             raise ValueError(f"Dense: init gave shape {self.weight.shape} for {(n_in, n_out)}")
         self.bias = Tensor(np.zeros(n_out, self.weight.dtype)) if bias else None
@@ -79,7 +99,7 @@ class Dense:
             raise ShapeError(repr(self), misfit(array.shape, n_in))
         if array.dtype is not dtype and array.dtype != dtype:
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{self!r}: got x with dtype {array.dtype}; numbers are wanted")
+                raise no_input(repr(self), array)
             x = (x if type(x) is Tensor else array).astype(dtype)
         operation = IN_PLACE.get(f)  # one whose slope follows from its output
         if operation is not None:
@@ -89,7 +109,8 @@ class Dense:
 
     def __repr__(self):
         given = [] if self.activation is identity else [self.activation]
-        return constructor(self, *self.weight.shape, *given, bias=self.bias is not None)
+        shape = getattr(self.weight, "shape", ())  # an error may name a layer with an odd weight
+        return constructor(self, *shape, *given, bias=self.bias is not None)
 
 
 def misfit(shape, n):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..activations import identity
-from ..checks import LARGEST, as_callable, as_flag, as_operand, as_real, is_whole, shown
+from ..checks import LARGEST, as_callable, as_flag, as_operand, as_real, is_whole, no_input, shown
 from ..errors import ShapeError
 from ..ops.state import buffer, moving_average_
 from ..tensor import Tensor
@@ -78,7 +78,7 @@ class BatchNorm(TwoModes):
             raise ShapeError(repr(self), f"got x with shape {array.shape}; {wanted}.")
         if array.dtype != dtype:
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{self!r}: got x with dtype {array.dtype}; numbers are wanted")
+                raise no_input(repr(self), array)
             x = (x if isinstance(x, Tensor) else array).astype(dtype)
         mean, var = self.statistics(x) if training(self) else (self.mean, self.var)
         y = (x - mean) / np.sqrt(var + dtype.type(self.eps))

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..checks import shown
 from .fields import Declared
+from .schedules import Schedule
 from .stepping import Stepper
 
 
@@ -48,6 +49,15 @@ def _parameters(given: Iterator[Any], who: str) -> Iterator[Any]:
         if not _is_parameter(p):
             raise TypeError(f"{who}: the parameters hold {shown(p)}; write params(model)")
         yield p
+
+
+def _remedy(who: str, args: tuple) -> str:
+    """What to do with a schedule, a model or parameters among the numbers of a rule."""
+    if any(isinstance(a, Schedule) for a in args):
+        return f"A schedule sets a field of a rule: Scheduler({who}(), schedule)"
+    if any(map(_are_parameters, args)) or any(map(callable, args[:1])):
+        return f"Parameters come first, as what params(model) returns: {who}(ps, ...)"
+    return ""
 
 
 Numbers = tuple[float, ...]
@@ -104,7 +114,14 @@ class UpdateRule(Declared):
             raise TypeError(f"{cls.__name__}.moments is {shown(cls.moments)}; write ('v',)")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*self._start(args), **kwargs)
+        rest = self._start(args)
+        try:
+            super().__init__(*rest, **kwargs)
+        except TypeError as wrong:
+            remedy = _remedy(type(self).__name__, rest)
+            if not remedy:
+                raise
+            raise TypeError(f"{wrong} {remedy}") from None
 
     def _start(self, args: tuple) -> tuple:
         """Keep the parameters if they come first; return the other arguments."""
