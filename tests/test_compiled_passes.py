@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 
 import tinyflux as flux
+from tinyflux.ops.nn import beside
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 MODEL = flux.Chain(flux.Dense(6, 5, flux.relu), flux.Dense(5, 1))
@@ -102,6 +103,15 @@ def test_bounds_are_arrays_where_that_is_quicker(shape, there, kind):
             np.testing.assert_array_equal(hot_back(g), back(g), strict=True)
         if a.nbytes <= 1 << 16 or there != "zeros_9000":
             assert there in hot.source
+
+
+def test_a_bound_is_never_as_large_as_a_large_array():
+    a = np.linspace(-1, 1, 200_000, dtype=np.float32).reshape(2, -1)
+    hot = flux.compiled(lambda a: np.tanh(np.maximum(a, 0)))
+    np.testing.assert_array_equal(hot(a), np.tanh(np.maximum(a, 0)), strict=True)
+    assert "zeros" not in hot.source
+    assert beside(a.shape) == beside((1, 8193), 8) == ()
+    assert beside((9, 8192), 8) == (8192,)
 
 
 def test_bounds_that_change_the_type_stay_numbers():
