@@ -203,7 +203,9 @@ class UpdateRule(Declared):
         if len({*counts}) > 1:
             pairs = ", ".join(f"{n} {name}" for n, name in zip(counts, given))
             raise ValueError(f"{type(self).__name__}.step_: got {pairs}; one of each is wanted")
-        for i, g in enumerate(given["gradients"]):
+        gradients = given["gradients"]
+        plain = set(map(type, gradients)) == {np.ndarray}
+        for i, g in enumerate(() if plain else gradients):
             if not isinstance(g, (np.ndarray, np.generic)):
                 raise TypeError(
                     f"{type(self).__name__}.step_: gradient {i} is {shown(g)}, but it must be an "

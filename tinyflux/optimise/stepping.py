@@ -16,7 +16,7 @@ from ..atomic import at_once
 from ..checks import as_array, as_integer, numeric, shown
 from ..quiet import QUIET
 from .groups import Group, aligned, join
-from .plan import Plan, agree, refuse_odd
+from .plan import Plan, agree, apart, refuse_odd
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet
@@ -38,6 +38,7 @@ class Stepper:
     def step_(self, leaves: tuple, keys: Sequence, arrays: Sequence, gradients: Sequence) -> None:
         """Update `arrays` once, in place, by a chain of rules."""
         refuse_odd(arrays)
+        gradients = apart(gradients, arrays)
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or len(arrays) != len(ids) or not all(map(is_, arrays, plan.arrays)):
