@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..atomic import at_once
-from ..checks import as_array, refuse_masked, shown
+from ..checks import refuse_masked, shown
 from .groups import FLUSH, SHRUNK, Group, aligned, blocks, renewed
 from .writing import in_one_pass, is_straight, reads, written_down
 
@@ -246,16 +246,15 @@ def refuse_odd(arrays: Sequence[np.ndarray]) -> None:
         raise TypeError(f"Parameter {i} is {what}; wanted a writeable array of floats.")
 
 
-def apart(gradients: Sequence[Any], arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """The gradients as plain arrays, with no memory in common with a parameter.
+def apart(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """The gradients, with no memory in common with a parameter.
 
     A large parameter is updated block by block: what it shared would change in the middle.
     """
-    alone = {id(g) for g in gradients if type(g) is np.ndarray and g.base is None}
+    alone = {id(g) for g in gradients if g.base is None}
     if len(alone) == len(gradients) and alone.isdisjoint(map(id, arrays)):
         return gradients
-    found = [as_array(g, f"Gradient {i}") for i, g in enumerate(gradients)]
-    return [g.copy() if any(np.may_share_memory(g, x) for x in arrays) else g for g in found]
+    return [g.copy() if any(np.may_share_memory(g, x) for x in arrays) else g for g in gradients]
 
 
 def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
@@ -301,6 +300,7 @@ class Plan:
                 self.gather += zip(group.parts(lane.inputs[0]), members, strict=True)
             if lane.gathers:
                 self.copies += zip(group.parts(lane.x), lane.xs, strict=True)
+        self.in_place = any(lane.holes for lane in self.lanes)  # gradients are read where they are
         # Gradients of another type cannot be written straight away (nor in another byte order).
         self.placed = [pair for pair in self.gather if pair[0].dtype == self.dtypes[pair[1]]]
         self.others = [pair for pair in self.gather if pair[0].dtype != self.dtypes[pair[1]]]

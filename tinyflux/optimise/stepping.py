@@ -38,7 +38,6 @@ class Stepper:
     def step_(self, leaves: tuple, keys: Sequence, arrays: Sequence, gradients: Sequence) -> None:
         """Update `arrays` once, in place, by a chain of rules."""
         refuse_odd(arrays)
-        gradients = apart(gradients, arrays)
         ids = tuple(map(id, keys))
         plan = self._plans.get(ids)
         if plan is None or len(arrays) != len(ids) or not all(map(is_, arrays, plan.arrays)):
@@ -47,6 +46,8 @@ class Stepper:
             agree(gradients, arrays)  # before a new parameter gets its state
             plan = self._plan(leaves, keys, ids, arrays)
         plan.check(gradients)
+        if plan.in_place:
+            gradients = apart(gradients, arrays)
         QUIET.copy().run(plan.run, self, leaves, gradients)
 
     def prepare(self, read: Callable[[], tuple], keys: Sequence, arrays: Sequence) -> "Prepared":
