@@ -758,6 +758,12 @@ def test_attributes_that_are_given_later():
         follows(or_more(thing), set_attribute(thing, "later", 5.0), X)
 
 
+@pytest.mark.parametrize("name", ["lambda", "None", "two words"])
+def test_attributes_that_cannot_be_written_with_a_dot(name):
+    thing = types.SimpleNamespace(**{name: 2.0})
+    follows(lambda x: x * vars(thing)[name], set_attribute(thing, name, 3.0), X)
+
+
 def test_attributes_of_functions(monkeypatch):
     set_rate = lambda f, value: lambda: monkeypatch.setattr(f, "rate", value, False)
     follows(with_attributes, set_rate(with_attributes, 3.0), X)

@@ -6,6 +6,7 @@ from scipy.special import expit
 
 import tinyflux as flux
 from tinyflux.alignment import aligned
+from tinyflux.ops.nn import beside
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 MODEL = flux.Chain(flux.Dense(6, 5, flux.relu), flux.Dense(5, 1))
@@ -116,6 +117,15 @@ def test_large_memory_begins_at_a_line_of_the_cache():
             assert a.shape == shape and a.dtype == dtype and not a.any()
             assert a.flags.c_contiguous and a.ctypes.data % 64 == 0
     assert aligned((0, 3), "float32").shape == (0, 3)
+
+
+def test_a_bound_is_never_as_large_as_a_large_array():
+    a = np.linspace(-1, 1, 200_000, dtype=np.float32).reshape(2, -1)
+    hot = flux.compiled(lambda a: np.tanh(np.maximum(a, 0)))
+    np.testing.assert_array_equal(hot(a), np.tanh(np.maximum(a, 0)), strict=True)
+    assert "zeros" not in hot.source
+    assert beside(a.shape) == beside((1, 8193), 8) == ()
+    assert beside((9, 8192), 8) == (8192,)
 
 
 def test_bounds_that_change_the_type_stay_numbers():

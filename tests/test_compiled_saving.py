@@ -26,6 +26,11 @@ training.save()
 trained = {"p" + name: p for name, p in training.parameters.items()}
 np.savez("out.npz", before=before, losses=losses, **trained)
 """
+ONCE_MORE = """
+import training, numpy as np
+x = np.load("x.npy")
+np.save("losses.npy", [training.step(x) for _ in range(4)])
+"""
 OPTIMISERS = [
     lambda: flux.ADAM(0.01),
     lambda: flux.Optimiser(flux.WeightDecay(0.01), flux.ADAMW(0.01, (0.9, 0.99), 0.1)),
@@ -256,6 +261,25 @@ def test_a_saved_step_moves_weights_in_fortran_order(tmp_path):
     )
     losses = flux.train_(hot, flux.params(layer), [x] * 4, opt).losses
     np.testing.assert_allclose(eval(done.stdout), losses, rtol=1e-5)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", "f8"])
+def test_a_saved_step_of_parameters_that_were_converted(kind, tmp_path):
+    """Into another type, which the moments have from the next update on, or another byte order."""
+    model, x = flux.Dense(3, 2), np.linspace(-1, 1, 12).reshape(4, 3)
+    hot = flux.compiled(lambda x: np.mean(np.square(model(x) - 1)))
+    ps, opt = flux.params(model), flux.ADAM(0.01)
+    flux.train_(hot, ps, [x] * 2, opt)
+    for p in ps:
+        p.data = p.data.astype(kind)
+    flux.train_(hot, ps, [x], flux.SGD(0.0))  # the call that is saved
+    hot.save(tmp_path / "training.py", opt)
+    np.save(tmp_path / "x.npy", x)
+    run(tmp_path, ONCE_MORE)
+    losses = flux.train_(hot, ps, [x] * 4, opt).losses
+    digits = 1e-6 if kind == ">f4" else 1e-12
+    np.testing.assert_allclose(np.load(tmp_path / "losses.npy"), losses, rtol=digits)
     assert losses[-1] < losses[0]
 
 

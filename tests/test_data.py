@@ -231,6 +231,14 @@ def test_a_state_that_does_not_fit_is_refused():
         (begun, DataLoader(np.arange(4)), "another shuffle"),
         (begun, DataLoader(np.arange(5), shuffle=True), "another number of observations"),
         (DataLoader([1, 2, 3]), DataLoader(np.arange(4), batchsize=2), "number of batches"),
+        # batch 1 of these would be other observations, or end elsewhere
+        (DataLoader(np.arange(4)), DataLoader(np.arange(9)), "another number of observations"),
+        (DataLoader(np.arange(9), batchsize=3), DataLoader(np.arange(9)), "another batchsize"),
+        (
+            DataLoader(np.arange(3), batchsize=2, partial=False),
+            DataLoader(np.arange(3), batchsize=2),
+            "another partial",
+        ),
     ]:
         with pytest.raises(ValueError, match=what):
             loader.restore_(other.state())

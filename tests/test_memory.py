@@ -201,6 +201,17 @@ def arrays_of(bound):
     return [c for c in cells if isinstance(c, np.ndarray)]
 
 
+def test_an_activation_keeps_nothing_of_the_size_of_its_array(asleep):
+    tracemalloc.start()
+    try:
+        before = traced()
+        for n in range(5):
+            flux.relu(np.ones((1, 500_000 + n), np.float32))
+        assert traced() - before < 1 << 18
+    finally:
+        tracemalloc.stop()
+
+
 def test_model_and_optimiser_are_freed_at_once(asleep):
     m, ps, loss = network()
     opt = flux.Optimiser(flux.WeightDecay(0.1), flux.ADAM())

@@ -869,6 +869,54 @@ def test_a_prepared_step_offers_places_of_the_type_of_the_gradient():
     assert places[1] is None or places[1].dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", ["f2", ">f4", ">f8"])
+def test_gradients_without_a_place_are_read_where_they_are(dtype):
+    keys = [Key(np.zeros(2, dtype)), Key(np.zeros(3, "f4"))]
+    prepared = SGD(1.0).prepare(keys, [k.data for k in keys])
+    gradients = [np.empty_like(k.data) if at is None else at
+                 for k, at in zip(keys, prepared.places, strict=True)]  # fmt: skip
+    for value in (1.0, 2.0):
+        for g in gradients:
+            g[...] = value
+        prepared.run(gradients, gathered=True)
+    assert [k.data.tolist() for k in keys] == [[-3.0] * 2, [-3.0] * 3]
+
+
+@pytest.mark.parametrize("n", [5, 60, 400])
+@pytest.mark.parametrize("rule", [SGD, ADAM])
+def test_gradients_may_have_the_memory_of_parameters(rule, n):
+    """A large one is updated block by block: it is not to be read where it was changed."""
+    both = np.random.default_rng(0).standard_normal((2, n, n))
+    for turn in (lambda a, b: (a.T, b[::-1]), lambda a, b: (b, a), lambda a, b: (a, b)):
+        a, b, c, d = map(Key, (*both.copy(), *both.copy()))
+        stepped(rule(), [a, b], turn(a.data, b.data))
+        stepped(rule(), [c, d], [g.copy() for g in turn(c.data, d.data)])
+        np.testing.assert_array_equal([a.data, b.data], [c.data, d.data])
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("n", [1, 2])
+def test_arrays_of_other_classes_count_as_plain_ones_and_masks_are_refused(n):
+    class Odd(np.ndarray):
+        def __array_ufunc__(self, *args, **kwargs):
+            raise AssertionError("nobody is to ask")
+
+    for odd in (np.matrix(np.ones((2, 3))), np.ones((2, 3)).view(Odd)):
+        keys = [Key(np.ones((2, 3))) for _ in range(n)]
+        stepped(SGD(0.5), keys, [odd] * n)
+        assert all((k.data == 0.5).all() for k in keys)
+        keys = [Key(odd.copy()) for _ in range(n)]
+        stepped(SGD(0.5), keys, [np.ones((2, 3))] * n)
+        assert all((k.data.view(np.ndarray) == 0.5).all() for k in keys)
+    masked = np.ma.masked_array(np.ones(3), [True, False, False])
+    key = Key(np.ones(3))
+    with pytest.raises(TypeError, match="gradient 0: got a masked array, whose mask"):
+        stepped(SGD(), [key], [masked])
+    with pytest.raises(TypeError, match="Parameter 0: got a masked array"):
+        stepped(SGD(), [Key(masked)], [np.ones(3)])
+    assert (key.data == 1).all()
+
+
 def test_moments_of_half_precision_are_put_back_in_single_precision():
     key, opt = Key(np.ones(2, "f2")), opts.Momentum()
     opt.load_state_(key, {"v": np.array([0.1, 3.0], "f4"), "t": 1}, key.data)

@@ -394,8 +394,8 @@ def test_all_differences_are_listed_and_nothing_is_changed(path):
         "layers[3].weight: float32 (8, 2) in the file, float64 (8, 2) in the model",
         "the optimiser: ADAM in the file, got Momentum",
         "the loader: the state is from a loader with another number of batches and number of "
-        "observations and rng than DataLoader((float32(20, 3), float32(20, 2)), batchsize=4); it "
-        "can only be restored into one that was made alike",
+        "observations and batchsize and rng than DataLoader((float32(20, 3), float32(20, 2)), "
+        "batchsize=4); it can only be restored into one that was made alike",
         "the generators: layers[1].rng: not in the file",
     ]
     assert lines[-1] == "the generators: layers[2].rng: not in the model"
@@ -672,6 +672,26 @@ def test_hyper_parameters_are_part_of_a_checkpoint(path):
     again = flux.Optimiser(flux.ClipNorm(2.0), flux.ADAM())
     flux.load_(path, model, again)
     assert repr(again) == repr(opt) and again[1].beta == (0.8, 0.9)
+
+
+@pytest.mark.parametrize("before, after", [("f4", "f8"), ("f8", "f4")])
+def test_a_parameter_that_was_converted_since_its_last_update(path, before, after):
+    model, opt, loader = trained()
+
+    def convert(kind):
+        for p in flux.params(model[0]):
+            p.data = p.data.astype(kind)
+
+    def converted():  # the moments follow with the next update
+        convert(after)
+        flux.save(path, model, opt, loader)
+
+    convert(before)
+    train(model, opt, loader, 5, {2: converted})
+    expected = everything(model, opt, loader)
+    flux.load_(path, model, opt, loader)
+    train(model, opt, loader, 3)
+    assert everything(model, opt, loader) == expected
 
 
 def test_a_loader_alone_comes_with_the_random_state(path):

@@ -202,3 +202,22 @@ def test_byte_order_is_no_type_of_its_own(kind, order, leaf):
     wanted, (h,) = flux.withgradient(lambda x: np.sum(np.sin(x) * x), native)
     assert g.dtype == h.dtype and g.dtype.isnative and value == wanted
     np.testing.assert_array_equal(g, h)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_a_parameter_in_the_other_byte_order_is_trained_alike(kind):
+    def trained(way, order):
+        W, V = flux.Tensor(np.zeros((2, 3), kind)), flux.Tensor(np.ones((2, 3), kind))
+        W.data = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.dtype(kind).newbyteorder(order))
+        opt, ps = flux.Momentum(0.1), flux.Params([W, V])
+        loss = lambda: np.sum(np.sin(W) * W + V * W)
+        for _ in range(3):
+            if way == "by hand":
+                flux.update_(opt, ps, flux.gradient(loss, ps))
+            else:
+                flux.train_(flux.compiled(loss) if way == "hot" else loss, ps, [()] * 2, opt)
+        assert W.data.dtype.newbyteorder("=") == kind
+        return [W.data.tolist(), V.data.tolist()]
+
+    for way in ("eager", "hot", "by hand"):
+        assert trained(way, ">") == trained(way, "<"), way

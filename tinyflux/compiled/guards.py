@@ -11,6 +11,7 @@ import builtins
 import dis
 import functools
 import gc
+import keyword
 import operator
 import random
 import sys
@@ -250,7 +251,7 @@ class Watch(Check):
         place = owner if kind is None else f"vars({owner})"
         named = scope if self.names is None else self.names.intersection(scope)
         for name in sorted(named, key=str):
-            direct = kind is not None and str(name).isidentifier() and not hasattr(kind, name)
+            direct = kind is not None and is_written(name) and not hasattr(kind, name)
             shown = f"{owner}.{name}" if direct else f"{place}.get({name!r})"
             self.expect(shown, scope[name])
         if self.names is None or kind is None or root(kind.__module__) not in LIBRARIES:
@@ -343,6 +344,11 @@ def is_plain(thing):
     return isinstance(thing, PLAIN) and not (
         isinstance(thing, np.void) or hasattr(thing, "__dict__")
     )
+
+
+def is_written(name):
+    """Whether an attribute may be written with a dot: `vars` has others, such as "lambda", too."""
+    return str(name).isidentifier() and name.isascii() and not keyword.iskeyword(name)
 
 
 def root(name):

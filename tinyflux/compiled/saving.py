@@ -10,6 +10,7 @@ from ..errors import CannotCompileError
 from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
 from ..optimise.stepping import prefixes
+from ..saving.content import state_of
 from .guards import PLAIN, globals_in
 
 HOUSE = __name__.rpartition(".compiled.")[0] + "."
@@ -146,7 +147,8 @@ def sorted_out(given):
     arrays, plain, helpers = {}, {}, []
     for name, value in given.items():
         if isinstance(value, (np.ndarray, np.generic)):
-            arrays[name] = np.asarray(value, order="C")  # the update works on flat views
+            # The update works on flat views, BLAS in the byte order of the machine.
+            arrays[name] = np.asarray(value, value.dtype.newbyteorder("="), order="C")
         elif isinstance(value, PLAIN):
             plain[name] = value
         elif inspect.isfunction(value) and (value.__module__ or "").startswith(HOUSE):
@@ -191,11 +193,11 @@ def update_source(opt, tensors):
     lines += ["]"]
     state = {}
     for name, t in tensors:
-        kept = opt.state(t)
+        kept = state_of(opt, t)
         for k, (prefix, leaf) in enumerate(zip(prefixes(leaves), leaves)):
             for m in leaf.moments:
                 array = kept.get(prefix + m)
-                stored = np.zeros_like(t._array) if array is None else array
+                stored = np.zeros(t.shape, t.dtype.newbyteorder("=")) if array is None else array
                 state[f"{name}:{k}:{m}"] = stored
             ones = np.ones(len(leaf.moments))
             state[f"{name}:{k}:scales"] = kept.get(prefix + "scale", ones)

@@ -145,21 +145,25 @@ class DataLoader:
         -------
         dict
             `order` (the permutation, an array of ints, or None), `next` (the number of the next
-            batch, from 0) and `rng` (the state as NumPy gives it, or None).
+            batch, from 0), `rng` (the state as NumPy gives it, or None), and what the number of a
+            batch depends on: `observations`, `batchsize`, `partial`.
 
         Examples
         --------
         >>> loader = DataLoader([10, 20, 30])
         >>> for batch in loader:
         ...     break
-        >>> loader.state()
-        {'order': None, 'next': 1, 'rng': None}
+        >>> loader.state()["next"]
+        1
         """
         order = self._place["order"]
         return {
             "order": None if order is None else order.copy(),
             "next": self._place["next"],
             "rng": None if self.rng is None else self.rng.bit_generator.state,
+            "observations": self._n,
+            "batchsize": self.batchsize,
+            "partial": self.partial,
         }
 
     def restore_(self, state: dict[str, Any]) -> None:
@@ -189,8 +193,12 @@ class DataLoader:
         fits = {
             "number of batches": at <= len(self),
             "shuffle": not begun or (order is not None) == self.shuffle,
-            "number of observations": order is None
-            or np.array_equal(np.sort(order), np.arange(self._n)),
+            "number of observations": (
+                (order is None or np.array_equal(np.sort(order), np.arange(self._n)))
+                and state.get("observations", self._n) == self._n  # older states do not tell
+            ),
+            "batchsize": state.get("batchsize", self.batchsize) == self.batchsize,
+            "partial": state.get("partial", self.partial) == self.partial,
             "rng": (state["rng"] is None) == (self.rng is None),
         }
         if not all(fits.values()):

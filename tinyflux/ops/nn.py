@@ -29,11 +29,13 @@ def beside(shape, itemsize=4):
     """The shape of a constant that arrays of `shape` are compared with most quickly.
 
     np.maximum and np.minimum go over two arrays twice as fast as over an array and a number: as
-    large an array as stays in the cache, then a row, and for short rows a number after all.
+    large an array as stays in the cache, then a row, and for rows that are short, or as long as
+    that, a number after all.
     """
-    if prod(shape) * itemsize <= 1 << 16:
+    most = (1 << 16) // itemsize
+    if prod(shape) <= most:
         return shape
-    return shape[-1:] if shape[-1] >= 64 and len(shape) > 1 else ()
+    return shape[-1:] if 64 <= shape[-1] <= most and len(shape) > 1 else ()
 
 
 @lru_cache(maxsize=32)

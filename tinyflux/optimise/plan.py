@@ -26,7 +26,7 @@ import numpy as np
 
 from ..alignment import aligned
 from ..atomic import at_once
-from ..checks import shown
+from ..checks import refuse_masked, shown
 from .groups import FLUSH, SHRUNK, Group, blocks, renewed
 from .writing import in_one_pass, is_straight, reads, written_down
 
@@ -87,7 +87,7 @@ class Lane:
         self.group, self.member = group, members[0]
         self.note = vars(group).update  # of its step count and its scales
         # Views stay writeable if a parameter becomes read-only: no step may end in the middle.
-        self.xs = [plan.arrays[i].view() for i in members]
+        self.xs = [plan.arrays[i].view(np.ndarray) for i in members]
         x = self.xs[0]
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
         whole = plan.careful or not self.home
@@ -234,6 +234,8 @@ class Lane:
 def refuse_odd(arrays: Sequence[np.ndarray]) -> None:
     """Refuse what cannot be the array of a parameter."""
     for i, x in enumerate(arrays):
+        if type(x) is not np.ndarray:
+            refuse_masked(x, f"Parameter {i}")
         if not isinstance(x, np.ndarray):
             what = shown(x)
         elif x.dtype.kind != "f":
@@ -245,10 +247,22 @@ def refuse_odd(arrays: Sequence[np.ndarray]) -> None:
         raise TypeError(f"Parameter {i} is {what}; wanted a writeable array of floats.")
 
 
+def apart(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """The gradients, with no memory in common with a parameter.
+
+    A large parameter is updated block by block: what it shared would change in the middle.
+    """
+    alone = {id(g) for g in gradients if g.base is None}
+    if len(alone) == len(gradients) and alone.isdisjoint(map(id, arrays)):
+        return gradients
+    return [g.copy() if any(np.may_share_memory(g, x) for x in arrays) else g for g in gradients]
+
+
 def agree(gradients: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> None:
     """Refuse gradients that are not those of the arrays."""
     for i, (g, x) in enumerate(zip(gradients, arrays, strict=True)):
-        if g.shape != x.shape or g.dtype != x.dtype:
+        # A value in the other byte order is the same value.
+        if g.shape != x.shape or g.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
             raise ValueError(
                 f"Gradient {i} has shape {g.shape} and dtype {g.dtype}, its parameter has "
                 f"{x.shape} and {x.dtype}; both must agree."
@@ -287,14 +301,17 @@ class Plan:
                 self.gather += zip(group.parts(lane.inputs[0]), members, strict=True)
             if lane.gathers:
                 self.copies += zip(group.parts(lane.x), lane.xs, strict=True)
+        self.in_place = any(lane.holes for lane in self.lanes)  # gradients are read where they are
+        # Gradients of another type cannot be written straight away (nor in another byte order).
+        self.placed = [pair for pair in self.gather if pair[0].dtype == self.dtypes[pair[1]]]
+        self.others = [pair for pair in self.gather if pair[0].dtype != self.dtypes[pair[1]]]
         self.inputs = [self._parts(i) for i in range(len(self.stages))] if self.clips else []
 
     def places(self) -> list[np.ndarray | None]:
         """Where each gradient may be written straight away; None: anywhere."""
         places: list[np.ndarray | None] = [None] * len(self.arrays)
-        for part, i in self.gather:
-            if part.dtype == self.dtypes[i]:
-                places[i] = part
+        for part, i in self.placed:
+            places[i] = part
         return places
 
     def _parts(self, stage: int) -> list[np.ndarray]:
@@ -323,7 +340,7 @@ class Plan:
         the same arrays in every step. Gradients that are not finite are refused.
         """
         n = stepper.calls + 1
-        for part, i in () if gathered else self.gather:
+        for part, i in self.others if gathered else self.gather:
             part[...] = gradients[i]
         for lane in self.lanes:
             flat = lane.inputs[0]

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..checks import shown
+from ..checks import as_array, shown
 from .fields import Declared
 from .schedules import Schedule
 from .stepping import Stepper
@@ -203,11 +203,11 @@ class UpdateRule(Declared):
         >>> w.data
         array([0.5, 2.5])
         """
-        self._check(keys=keys, arrays=arrays, gradients=gradients)
+        gradients = self._checked(keys=keys, arrays=arrays, gradients=gradients)
         self._stepper.step_(self.leaves(), keys, arrays, gradients)
 
-    def _check(self, **given: Any) -> None:
-        """Refuse what is no sequence of gradients, or does not belong together."""
+    def _checked(self, **given: Any) -> Any:
+        """The gradients as arrays; refuse what is none, or does not belong together."""
         counts = []
         for name, values in given.items():
             if type(values) is not list and not (
@@ -220,12 +220,14 @@ class UpdateRule(Declared):
         if len({*counts}) > 1:
             pairs = ", ".join(f"{n} {name}" for n, name in zip(counts, given))
             raise ValueError(f"{type(self).__name__}.step_: got {pairs}; one of each is wanted")
-        for i, g in enumerate(given["gradients"]):
+        gradients = given["gradients"]
+        if set(map(type, gradients)) == {np.ndarray}:
+            return gradients
+        called = [f"{type(self).__name__}.step_: gradient {i}" for i in range(len(gradients))]
+        for name, g in zip(called, gradients, strict=True):
             if not isinstance(g, (np.ndarray, np.generic)):
-                raise TypeError(
-                    f"{type(self).__name__}.step_: gradient {i} is {shown(g)}, but it must be an "
-                    "array"
-                )
+                raise TypeError(f"{name} is {shown(g)}, but it must be an array")
+        return [as_array(g, name) for name, g in zip(called, gradients, strict=True)]
 
     def prepare(self, keys: Sequence[Any], arrays: Sequence[np.ndarray]) -> Any:
         """Look up a step over these parameters once, to `run(gradients)` many times.

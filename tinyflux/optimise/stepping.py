@@ -17,7 +17,7 @@ from ..atomic import at_once
 from ..checks import as_array, as_integer, numeric, shown
 from ..quiet import QUIET
 from .groups import Group, join
-from .plan import Plan, agree, refuse_odd
+from .plan import Plan, agree, apart, refuse_odd
 
 PLANS = 16  # kept ready, for optimisers that serve several models in turn
 _NEW = "new"  # the kin of parameters that were not updated yet
@@ -47,6 +47,8 @@ class Stepper:
             agree(gradients, arrays)  # before a new parameter gets its state
             plan = self._plan(leaves, keys, ids, arrays)
         plan.check(gradients)
+        if plan.in_place:
+            gradients = apart(gradients, arrays)
         QUIET.copy().run(plan.run, self, leaves, gradients)
 
     def prepare(self, read: Callable[[], tuple], keys: Sequence, arrays: Sequence) -> "Prepared":

@@ -95,6 +95,18 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, np.bool_, np.number))
 
 
+def state_of(opt: UpdateRule, t: Tensor) -> dict[str, Any]:
+    """What the optimiser keeps for a Tensor, in the type of its next update.
+
+    Moments follow a Tensor that was converted only with its next update, but a file is to fit the
+    model that is in it.
+    """
+    dtype, state = np.promote_types(t.dtype, np.float32), opt.state(t)
+    numbers = ("t", "step", "scale")
+    moments = {n: a for n, a in state.items() if n.split(".")[-1] not in numbers}
+    return state | {n: a.astype(dtype) for n, a in moments.items()}
+
+
 def content_of(
     model: Any, opt: UpdateRule | None, loader: Any, extra: dict[str, Any]
 ) -> dict[str, Any]:
@@ -116,7 +128,7 @@ def content_of(
         tree["generators"] = {name: rng.bit_generator.state for name, rng in found}
     if opt is not None:
         tree["rules"] = rules_of(opt)
-        tree["optimiser"] = {name: opt.state(t) for name, t in tensors_of(model).items()}
+        tree["optimiser"] = {name: state_of(opt, t) for name, t in tensors_of(model).items()}
     if loader is not None:
         tree["loader"] = loader.state()
     return {**tree, "extra": extra}
