@@ -8,9 +8,11 @@ import ctypes
 import enum
 import functools
 import gc
+import itertools
 import linecache
 import math
 import operator
+import os
 import pickle
 import random
 import re
@@ -22,8 +24,10 @@ import types
 import warnings
 import weakref
 from array import array as Numbers
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -1118,6 +1122,72 @@ def test_draws_of_the_users_own_are_refused(name):
     loss = lambda x: np.sum(DRAWS[name](x))
     with pytest.raises(CannotCompileError, match="draws from"):
         flux.gradient(compiled(loss), X)
+
+
+def numbers():
+    while True:
+        yield 2.0
+
+
+class Cycling:
+    """Asks an iterator in an attribute."""
+
+    def __init__(self):
+        self.rates = itertools.cycle([1.0, 2.0])
+
+    def __call__(self, x):
+        return x * next(self.rates)
+
+
+ENDLESS, COUNTING, QUEUE, STACK = numbers(), itertools.count(), deque([1.0, 2.0]), [1.0, 2.0]
+PAIRS, SETTINGS = zip([1.0], [2.0]), {"a": 1.0}
+USES_UP = {
+    "generator": lambda x: x * next(ENDLESS), "count": lambda x: x * next(COUNTING),
+    "deque": lambda x: x * QUEUE.popleft(), "list": lambda x: x * STACK.pop(),
+    "dict": lambda x: x * SETTINGS.pop("a"), "zip": lambda x: x * sum(a for a, _ in PAIRS),
+    "cycle": Cycling(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", USES_UP)
+def test_what_is_used_up_is_refused(kind):
+    with pytest.raises(CannotCompileError, match=rf"takes from [\w.]+ \({kind}\)"):
+        compiled(USES_UP[kind])(X)
+
+
+def test_what_a_function_uses_up_of_its_own_is_not_refused(tmp_path):
+    def f(x):
+        mine = [1.0, 2.0]
+        log.write("called")
+        return x * mine.pop() * next(iter(mine)) * sum(a for a, _ in zip([1.0], [2.0]))
+
+    with open(tmp_path / "log", "w") as log:
+        agree(compiled(f)(X), f(X))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [time.time, time.perf_counter_ns, datetime.now, datetime.today, time.monotonic],
+)
+def test_clocks_are_refused(read):
+    def f(x):
+        read()
+        return x
+
+    with pytest.raises(CannotCompileError, match="reads the clock"):
+        compiled(f)(X)
+
+
+def test_the_environment_of_the_process_is_watched(monkeypatch):
+    for f in (
+        lambda x: x * float(os.environ["TINYFLUX_RATE"]),
+        lambda x: x * float(os.getenv("TINYFLUX_RATE", "1")),
+        lambda x: x * ("TINYFLUX_RATE" in os.environ),
+    ):
+        hot = compiled(f)
+        for rate in ("2", "3"):
+            monkeypatch.setenv("TINYFLUX_RATE", rate)
+            agree(hot(X), f(X))
 
 
 def test_a_seeded_generator_of_its_own_gives_the_same_as_eager():

@@ -11,12 +11,14 @@ import builtins
 import dis
 import functools
 import gc
+import io
 import keyword
 import operator
 import random
 import sys
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from contextvars import ContextVar
 from types import (
     CellType,
@@ -31,6 +33,7 @@ from types import (
 import numpy as np
 
 from ..checks import is_compiled
+from ..errors import CannotCompileError
 from ..primitive import Operation
 from ..tensor import Tensor
 from .check import Check, Large
@@ -64,6 +67,7 @@ class Watch(Check):
         self.searches = witness is None  # for generators only
         self.asks = False  # whether something was met that looks up names the code does not have
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
+        self.used_up = [] if witness is None else [*witness.taken_from.values()]
 
     def run(self, things, witness=None):
         """Go through all that can be reached from `things` and from the code that ran."""
@@ -246,6 +250,24 @@ class Watch(Check):
             inside = gc.get_referents(thing)
             self.todo += [p for p in inside if p is not scope and not isinstance(p, RUNNING)]
 
+    def iterator(self, thing):
+        """What gives something else every time: it would be asked once."""
+        code = getattr(thing, "gi_code", None)
+        asked = self.names is not None if code is None else id(code) in (self.ran or ())
+        if asked and is_in_c(type(thing)) and not isinstance(thing, io.IOBase):
+            self.used_up.append(thing)
+        self.instance(thing)
+
+    def refuse_used_up(self):
+        """Raise if the function took something from what others hold, as from an iterator."""
+        for thing in self.used_up:
+            if id(thing) in self.seen:
+                name = self.told(self.places.get(id(thing), self.label(thing)))
+                raise CannotCompileError(
+                    f"the function takes from {name} ({type(thing).__name__}), which would happen "
+                    "once. Take before the call and pass what was taken as an argument."
+                )
+
     def attributes(self, scope, owner, kind=None):
         """The attributes in a `__dict__` that the code names; that none hides one of the class."""
         place = owner if kind is None else f"vars({owner})"
@@ -329,7 +351,7 @@ HOW = (
     ((set, frozenset), Watch.a_set), (dict, Watch.mapping), (ModuleType, Watch.module),
     (type, Watch.kind), (weakref.ref, Watch.reference), (ContextVar, Watch.variable),
     ((array.array, bytearray, memoryview), Watch.octets),
-    (functools._lru_cache_wrapper, Watch.cached),
+    (functools._lru_cache_wrapper, Watch.cached), (Iterator, Watch.iterator),
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
 RUNNING = (CodeType, FrameType)
@@ -390,9 +412,11 @@ def watch(things, witness, tape):
     """
     given, mark = {id(t) for t, _ in tape.arguments}, tape.mark
     watcher = Watch(witness, lambda t: t.mark is mark or id(t) in given)
-    watcher.run([*things, *tape.leaves()], witness)
+    things = [*things, *tape.leaves(), *witness.things()]
+    watcher.run(things, witness)
     if watcher.asks and watcher.names is not None:
         watcher = Watch(witness, watcher.recorded)
         watcher.names = None
-        watcher.run([*things, *tape.leaves()], witness)
+        watcher.run(things, witness)
+    watcher.refuse_used_up()
     return watcher.compiled(), watcher.arrays, watcher.kept

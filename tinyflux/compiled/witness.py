@@ -6,15 +6,21 @@ import os
 import pickle
 import random
 import sys
+import time
+from datetime import date
 
 import numpy as np
 
 from ..errors import CannotCompileError
 from ..walking import parts
 from .guards import Watch
-from .trace import HERE, NUMPY
+from .trace import HERE, NUMPY, is_users
 
 STDLIB = os.path.dirname(os.__file__)
+CLOCKS = {"time", "perf_counter", "monotonic", "process_time", "thread_time"}
+CLOCKS |= {f"{name}_ns" for name in CLOCKS} | {"now", "utcnow", "today"}
+TAKERS = {"pop", "popleft", "popitem"}  # methods that take something out
+ENVIRONMENT = type(os.environ).__getitem__.__code__
 # With one of these names in the code, any attribute may be meant.
 DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "__getattribute__"}
 DYNAMIC |= {"attrgetter", "asdict", "astuple", "setattr", "__setattr__"}
@@ -32,7 +38,8 @@ class Witness:
         self.tape = tape
         self.codes = {}  # id -> (code, the globals that it runs with)
         self.aside = {id(getattr(f, "__code__", None)) for f in gc.callbacks}
-        self.drew = None
+        self.drew = self.clock = None
+        self.taken_from = {}  # id -> a container out of which the user's code took something
         self.before = sys.getprofile()
         self.blind = self.before is not None and not callable(self.before)
 
@@ -49,13 +56,25 @@ class Witness:
         """What Python calls whenever a function is called."""
         if not self.tape.mark.open:  # Ctrl-C came just when the block was left
             sys.setprofile(self.before)
-        elif event == "call" and id(frame.f_code) not in self.aside:
+        elif id(frame.f_code) in self.aside:
+            return
+        elif event == "call":
             self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
         elif event == "c_call":
-            if isinstance(getattr(arg, "__self__", None), random.Random):
+            owner = getattr(arg, "__self__", None)
+            if isinstance(owner, random.Random):
                 self.drew = "random"
             elif arg is os.urandom:
                 self.drew = "a generator that was made without a seed"
+            elif arg.__name__ in CLOCKS | TAKERS and is_users(frame.f_code.co_filename):
+                if arg.__name__ in TAKERS:
+                    self.taken_from[id(owner)] = owner
+                elif owner is time or (isinstance(owner, type) and issubclass(owner, date)):
+                    self.clock = arg.__name__
+
+    def things(self):
+        """What the code looked at that nobody gives to it: the environment of the process."""
+        return [os.environ._data] if id(ENVIRONMENT) in self.codes else []
 
     def names(self):
         """The names that the code looks up, attributes and globals; None if it may be any."""
@@ -96,7 +115,12 @@ def state_of(g):
 
 
 def refuse_draws(before, witness):
-    """Raise if random numbers were drawn that would be the same in every call."""
+    """Raise if random numbers were drawn, or a clock was read: the same in every call."""
+    if witness.clock:
+        raise CannotCompileError(
+            f"the function reads the clock ({witness.clock}), which would stand still. Read it "
+            "before the call and pass the number as an argument."
+        )
     moved = [g for g, state in before if state_of(g) != state]
     what = witness.drew
     if moved:
