@@ -75,6 +75,8 @@ def test_names_and_repr():
     assert repr(Params([m.bias])) == "Params([Tensor (3,)])"
     assert (Params([Tensor(1.0)]) | ps).names() == ["Tensor of shape ()", "weight", "bias"]
     assert (ps & [m.bias]).names() == ["bias"]
+    with pytest.raises(TypeError, match=r"a name is 3 \(int\), but it must be"):
+        Params([m.bias], names=[3])
 
 
 @pytest.mark.parametrize("wrong", [np.ones(2), 1.0, "w", None, flux.Dense(1, 1), [1.0]])
