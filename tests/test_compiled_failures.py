@@ -2116,10 +2116,20 @@ def test_rows_print_as_calls():
     assert rows[0].endswith(" = tanh(x)") and any("multiply(" in row for row in rows)
 
 
-@pytest.mark.parametrize("result", [lambda x: (x, x), lambda x: [x], lambda x: {}, lambda x: None])
+@pytest.mark.parametrize(
+    "result",
+    [lambda x: (x, x), lambda x: [x], lambda x: {}, lambda x: None, lambda x: "f8"],
+)
 def test_what_is_not_one_array_is_refused(result):
     with pytest.raises(NotScalarError, match="a compiled function returns one array or number"):
         compiled(result)(X)
+
+
+@pytest.mark.parametrize("way", [lambda f: f, compiled])
+@pytest.mark.parametrize("result", [1j, np.array(["text"])])
+def test_a_pullback_of_what_is_no_real_number_is_refused(way, result):
+    with pytest.raises(NotScalarError, match=r"the function returned a .*; an array is wanted"):
+        flux.pullback(way(lambda x: result), X)
 
 
 def test_an_array_is_no_loss():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyflux as flux
+from tests.laws import declared, operands
 from tests.suites import examples
 from tinyflux import Chain, Dense, Dropout
 from tinyflux.initialise import fans
@@ -85,6 +86,19 @@ def test_an_activation_of_ones_own():
     np.testing.assert_allclose(layer(np.ones(3)), [-0.1, 3], rtol=1e-6)
     gs = flux.gradient(lambda: np.sum(layer(np.ones(3))), flux.params(layer))
     np.testing.assert_allclose(gs[layer.bias], [0.1, 1], rtol=1e-6)
+
+
+UNARY = [f for f in (op.public for op in declared().values()) if getattr(f, "nin", 0) == 1]
+
+
+@pytest.mark.parametrize("f", UNARY, ids=lambda f: f.__name__)
+def test_every_function_of_numpy_is_an_activation(f):
+    """Whether or not its slope follows from its output."""
+    (x,) = operands(declared()[f.__name__], [(4, 3)], np.random.default_rng(0))
+    layer, out = Dense(3, 3, f, init=lambda *shape: np.eye(*shape)), np.arange(12.0).reshape(4, 3)
+    found = flux.gradient(lambda x: np.sum(layer(x) * out), x)
+    np.testing.assert_allclose(layer(x), f(x), rtol=1e-12)
+    np.testing.assert_allclose(*found, *flux.gradient(lambda x: np.sum(f(x) * out), x), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,13 @@ def test_labels_of_two_classes_lie_from_0_to_1(of, wrap):
 # --- margins, overlaps, focus --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gamma", [-1.0, np.inf, np.nan])
+@pytest.mark.parametrize("loss", [losses.focal_loss, losses.binary_focal_loss])
+def test_a_focus_that_is_refused(loss, gamma):
+    with pytest.raises(ValueError, match=r"gamma is .* must be a finite number of at least 0"):
+        loss([[0.25, 0.75]], [[0.0, 1.0]], gamma=gamma)
+
+
 @pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 3.5])
 @both
 def test_focus(gamma, dtype):

@@ -246,6 +246,10 @@ NAMED = [
     (lambda s: schedules.Loop(0.1, 3), ValueError, "Loop: schedule must be a schedule, or"),
     (lambda s: schedules.OneCycle(9, 1.0, endval="0"), TypeError, "OneCycle: endval finite number"),
     (lambda s: s.opt.load_state_(s.W, {}, 3), TypeError, "load_state_: array is 3 the parameter"),
+    (
+        lambda s: s.opt.load_state_(s.W, {}, memoryview(b"abc")), TypeError,
+        "load_state_: array is <memory the parameter",
+    ),
     (lambda s: s.opt.step_(3, [X], [X]), TypeError, "ADAM.step_: keys is 3 a list"),
     (lambda s: s.opt.step_([s.W], [], []), ValueError, "got 1 keys, 0 arrays, 0 gradients"),
     (lambda s: flux.ADAM(beta={0.9, 0.99}), TypeError, "ADAM: beta two numbers got {0.9, 0.99}"),

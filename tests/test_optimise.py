@@ -717,6 +717,8 @@ def test_state_gives_copies_and_load_checks():
         opt.load_state_(key, {"m": state["m"], "t": 1}, key.data)
     with pytest.raises(ValueError, match="'m'"):
         opt.load_state_(key, {**state, "m": np.ones(2)}, key.data)
+    with pytest.raises(ValueError, match=r"'m' must be an array of shape \(\)"):
+        opt.load_state_(Key(np.ones(())), {"t": 1}, np.ones(()))
     assert opt.state(key)["t"] == 1
     opt.load_state_(key, {"m": np.full(3, 0.1), "v": np.full(3, 0.001), "t": 1}, key.data)
     twin, other = ADAM(), Key(np.ones(3))
@@ -828,7 +830,7 @@ def test_faded_moments_are_flushed_and_no_parameter_notices(monkeypatch):
             stepped(opt, [key], [g])
         return key.data, opt.state(key)
 
-    for rule in either(RULES, [ADAM, RMSProp, Momentum]):
+    for rule in either(RULES, [ADAM, Momentum, opts.ADADelta]):
         flushed, state = train(rule)
         with monkeypatch.context() as patch:
             patch.setattr(plan, "FLUSH", 10**9)

@@ -504,6 +504,22 @@ def test_what_the_state_tells():
 
 
 @pytest.mark.parametrize("way", [lambda f: f, compiled])
+def test_a_parameter_may_be_given_another_array_by_a_callback(way):
+    """That one is trained from then on; the old one stays as it was."""
+    w, old = flux.Tensor([1.0, 2.0]), []
+
+    def replace(state):
+        if state.step == 2:
+            old.extend([w.data, w.data.copy()])
+            w.data = np.array([10.0, 20.0])
+
+    loss = way(lambda x: np.sum(w * x))
+    flux.train_(loss, [w], [1.0] * 4, flux.SGD(0.5), cb=replace)
+    np.testing.assert_array_equal(w.data, [9.0, 19.0])
+    np.testing.assert_array_equal(*old)
+
+
+@pytest.mark.parametrize("way", [lambda f: f, compiled])
 def test_changed_gradients_of_the_state_change_no_later_step(way):
     """And those that were kept stay as they were."""
     results = []

@@ -132,11 +132,6 @@ class Compiled:
         give_back()
         return value, tuple(found) if ps is None else Grads(ps, found)
 
-    def pullback(self, args):
-        """(value, back) as from `pullback(f, *args)`: one row of an ordinary tape."""
-        pull = Pullback(self, args, careful=True)
-        return pull.value, pull
-
     def as_operation(self, tape, args, kwargs):
         """Inside an ordinary gradient it is one row, whose gradients the program computes."""
         positions = [i for i, a in enumerate(args) if tape.tracks(a)]

@@ -35,6 +35,7 @@ from .trace import TracingTape, is_users, recorded_on
 from .witness import Witness, random_states, refuse_draws
 
 SETTERS = {"errstate", "seterr"}
+RESULTS = (Tensor, np.ndarray, np.number, np.bool_, int, float, complex)
 
 
 def recording_of(f, name, args, kwargs, wanted, before=None):
@@ -98,7 +99,7 @@ def run_once(f, name, args, kwargs, wanted, tape, witness):
                 error.add_note(while_recording(name, error))
             raise
         tape.refuse_failed()
-        if isinstance(output, (tuple, list, dict)) or output is None:
+        if not isinstance(output, RESULTS):
             raise NotScalarError(
                 f"{name} returned {type(output).__name__}; a compiled function "
                 "returns one array or number"

@@ -67,8 +67,6 @@ class Schedule(Declared):
 
 
 def _stages(value: Any) -> int | tuple[int, ...]:
-    if isinstance(value, (set, frozenset, dict, str, bytes)):
-        raise TypeError
     whole = isinstance(value, (list, tuple)) or getattr(value, "ndim", False)
     return tuple(map(as_whole, value)) if whole else as_whole(value)
 
