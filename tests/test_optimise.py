@@ -428,6 +428,26 @@ def test_what_is_written_to_begins_at_a_line_of_the_cache(make, size):
             assert a is None or a.ctypes.data % 64 == 0
 
 
+def test_a_rule_may_write_to_its_numbers():
+    class Doubling(SGD):
+        def delta(self, x, g, u, lr):
+            lr *= 2
+            np.multiply(g, lr, out=u)
+
+    key, opt = Key(np.zeros(2)), Doubling(0.5)
+    for n in range(3):
+        stepped(opt, [key], [np.ones(2)])
+        np.testing.assert_array_equal(key.data, -(n + 1.0))
+
+
+def test_numbers_are_those_of_the_step():
+    key, opt = Key(np.zeros(2)), SGD(0.5)
+    for lr in (0.5, 0.5, 0.25, 0.5):
+        opt.lr, before = lr, key.data.copy()
+        stepped(opt, [key], [np.ones(2)])
+        np.testing.assert_array_equal(key.data, before - lr)
+
+
 def test_parameters_are_gathered_only_for_rules_that_look_at_them():
     class Own(SGD):
         def delta(self, x, g, u, lr):

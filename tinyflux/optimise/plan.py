@@ -77,6 +77,8 @@ class Lane:
         What is to be subtracted, end to end; None: each block of it is, as soon as it is there.
     blocks : list of (slice, list)
         For each block, and in it for each stage, what `delta` gets from each rule.
+    told, constants : list of tuple, list of array
+        The numbers of each rule in the last step, and where its calls read them.
     template : list of tuple
         The calls of a step, with a `Hole` for each block of a gradient that is read as it comes.
     calls, bound
@@ -92,6 +94,7 @@ class Lane:
         self.home = len(members) == 1 and x.flags.c_contiguous and x.dtype == group.dtype
         whole = plan.careful or not self.home
         new = partial(aligned, group.size, group.dtype)
+        self.careful = plan.careful
         self.out: Any = new() if whole else None
         self.x = x.reshape(-1) if self.home else new()
         self.inputs: list[Any] = [None if self.home and not plan.careful else new()]
@@ -100,12 +103,12 @@ class Lane:
             self.moments = [[np.empty_like(m) for m in ms] for ms in group.moments]
         self.scales = group.scales.copy()
         self.shrunk: list[tuple[np.ndarray, float]] = []
-        numbers = [self.numbers(k, leaf, 1) for k, leaf in enumerate(leaves)]
-        for leaf, values in zip(leaves, numbers, strict=True):
+        self.told = [self.numbers(k, leaf, 1) for k, leaf in enumerate(leaves)]
+        for leaf, values in zip(leaves, self.told, strict=True):
             if not isinstance(values, tuple):
                 name = type(leaf).__name__
                 raise TypeError(f"{name}.constants returned {shown(values)}; wanted a tuple")
-        self.constants = [np.array(values, group.dtype) for values in numbers]
+        self.constants = [np.array(values, group.dtype) for values in self.told]
         for stage in plan.stages[:-1]:
             # A clip works in place, but not on the gradient that others look at.
             own = stage or len(self.inputs) == 1
@@ -168,7 +171,10 @@ class Lane:
         """Compute the numbers of this step."""
         self.scales, self.shrunk = self.group.scales.copy(), []
         for k, leaf in enumerate(leaves):
-            self.constants[k][...] = self.numbers(k, leaf, n)
+            values = self.numbers(k, leaf, n)
+            # Those of SGD are the same in every step; a rule of others may write to them.
+            if self.careful or values != self.told[k]:
+                self.constants[k][...] = self.told[k] = values
 
     def shrink(self) -> list[tuple]:
         """The calls that multiply moments by what their scale has gathered, now and then."""
