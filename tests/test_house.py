@@ -219,7 +219,7 @@ print(Dense(1, 1, bias=False))
 
 
 def test_import_is_quick():
-    """Beside NumPy it hardly counts (about a fifth); a ratio, with a margin for busy machines."""
+    """A fifth to a third of what NumPy takes; a ratio, with a margin for busy machines."""
     code = """
 import time
 begun = time.perf_counter()
