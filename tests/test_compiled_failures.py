@@ -1165,6 +1165,82 @@ def test_what_a_function_uses_up_of_its_own_is_not_refused(tmp_path):
         agree(compiled(f)(X), f(X))
 
 
+class Annealing:
+    """Counts its calls, as a number whose weight grows is annealed."""
+
+    kept = 0
+
+    def __init__(self):
+        self.step, self.counts, self.rows = 0, {"calls": 0}, [0]
+
+    def attribute(self, x):
+        self.step += 1
+        return x * min(1.0, self.step / 10)
+
+    def item(self, x):
+        self.counts["calls"] += 1
+        return x / self.counts["calls"]
+
+    def element(self, x):
+        self.rows[0] += 1
+        return x * self.rows[0]
+
+    def new(self, x):
+        self.given = getattr(self, "given", 0) + 1
+        return x * self.given
+
+    def new_item(self, x):
+        self.counts["x"] = self.counts.get("x", 0) + 1
+        return x * self.counts["x"]
+
+    def of_the_class(self, x):
+        type(self).kept += 1
+        return x * self.kept
+
+    def of_a_subclass(self, x):
+        Slow.kept += 1
+        return x * Slow.kept
+
+    def only_counts(self, x):
+        self.step += 1
+        self.counts["more"] = 1
+        return x * 2
+
+
+class Slow(Annealing):
+    pass
+
+
+COUNTERS = ["attribute", "item", "element", "new", "new_item", "of_the_class", "of_a_subclass"]
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_result_that_depends_on_what_is_counted_is_refused(name):
+    for x in (X, X[:2]):
+        with pytest.raises(CannotCompileError, match=r"changes .+ result depends on that"):
+            compiled(getattr(Annealing(), name))(x)
+
+
+def test_what_only_counts_is_not_refused():
+    hot = compiled(Annealing().only_counts)
+    for x in (X, X[:2], X):
+        agree(hot(x), 2 * x)
+
+
+def test_counting_draws_no_number_twice():
+    drop, counts = flux.trainmode_(flux.Dropout(0.5)), [0]
+
+    def f(x):
+        counts[0] += 1
+        return drop(x)
+
+    hot, found = compiled(f), []
+    for g in (f, hot):
+        flux.seed_(1)
+        found.append([g(X) for _ in range(3)])
+    agree_all(*found)
+
+
 @pytest.mark.parametrize(
     "read",
     [time.time, time.perf_counter_ns, datetime.now, datetime.today, time.monotonic],

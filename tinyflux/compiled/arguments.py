@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checks import as_operand
 from ..tensor import Tensor
-from .guards import PLAIN
+from .kinds import PLAIN
 
 
 def is_data(a):

@@ -8,11 +8,9 @@ function, so that asking costs microseconds.
 
 import array
 import builtins
-import dis
 import functools
 import gc
 import io
-import keyword
 import operator
 import random
 import sys
@@ -37,10 +35,8 @@ from ..errors import CannotCompileError
 from ..primitive import Operation
 from ..tensor import Tensor
 from .check import Check, Large
+from .kinds import LIBRARIES, OURS, STANDARD, globals_in, is_in_c, is_plain, is_written, root
 
-PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic, np.dtype)
-LIBRARIES = {"tinyflux", "numpy", "scipy"}
-OURS = LIBRARIES | {"builtins"}
 SMALL = 16384  # bytes; arrays up to this are compared as a whole
 LONG = 32  # elements; longer lists of plain values are compared as a whole
 MISSING = object()
@@ -67,6 +63,7 @@ class Watch(Check):
         self.searches = witness is None  # for generators only
         self.asks = False  # whether something was met that looks up names the code does not have
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
+        self.numbers = []  # pairs (place, number); of dicts and objects how many parts
         self.used_up = [] if witness is None else [*witness.taken_from.values()]
 
     def run(self, things, witness=None):
@@ -88,6 +85,8 @@ class Watch(Check):
             if isinstance(value, (float, complex, np.inexact)) and value == 0:
                 same += f" and repr({place}) == {repr(value)!r}"  # 0.0 and -0.0 are equal
             self.checks.append(f"({place} is {name} or {same})")
+            if isinstance(value, (int, float)):
+                self.numbers.append((place, value))
         else:
             self.places.setdefault(id(value), place)
             if isinstance(value, Tensor) and self.recorded(value):
@@ -180,6 +179,7 @@ class Watch(Check):
     def mapping(self, thing):
         """A dict: its keys in their order, and what they stand for."""
         name = self.label(thing)
+        self.numbers.append((f"len({name})", len(thing)))
         self.checks.append(f"[*{name}] == {self.label([*thing])}")
         self.todo.extend(thing)
         self.expect_parts(thing, name, thing.items())
@@ -226,6 +226,7 @@ class Watch(Check):
                     self.todo.append(part)
         self.todo += [*kind.__bases__, type(kind)]
         self.checks.append(f"len({scope}) == {len(vars(kind))}")
+        self.numbers.append((f"len({scope})", len(vars(kind))))
         self.checks.append(f"{self.label(kind)}.__mro__ is {self.label(kind.__mro__)}")
 
     def instance(self, thing):
@@ -268,9 +269,21 @@ class Watch(Check):
                     "once. Take before the call and pass what was taken as an argument."
                 )
 
+    def counted(self):
+        """A place where a number has changed since it was looked at, in words; or None."""
+        for place, value in self.numbers:
+            try:
+                now = eval(place, dict(self.bound))
+            except Exception:  # it is not there any more
+                continue
+            if type(now) is type(value) and now != value == value:
+                return self.told(place)
+        return None
+
     def attributes(self, scope, owner, kind=None):
         """The attributes in a `__dict__` that the code names; that none hides one of the class."""
         place = owner if kind is None else f"vars({owner})"
+        self.numbers.append((f"len({place})", len(scope)))
         named = scope if self.names is None else self.names.intersection(scope)
         for name in sorted(named, key=str):
             direct = kind is not None and is_written(name) and not hasattr(kind, name)
@@ -355,47 +368,6 @@ HOW = (
 )  # fmt: skip
 CONTAINERS = (list, deque, tuple, set, frozenset, dict, functools.partial)
 RUNNING = (CodeType, FrameType)
-STANDARD = set(sys.stdlib_module_names) - {"__main__"}
-
-
-def is_plain(thing):
-    """Whether an object is a plain value, and nothing in it can be changed.
-
-    A record can be, and what a class of the user's, made from such a type, adds to it.
-    """
-    return isinstance(thing, PLAIN) and not (
-        isinstance(thing, np.void) or hasattr(thing, "__dict__")
-    )
-
-
-def is_written(name):
-    """Whether an attribute may be written with a dot: `vars` has others, such as "lambda", too."""
-    return str(name).isidentifier() and name.isascii() and not keyword.iskeyword(name)
-
-
-def root(name):
-    """The package of a module."""
-    return (name or "").split(".")[0]
-
-
-def is_in_c(kind):
-    """Whether a class of Python's or NumPy's is written in C: what it holds has no name."""
-    return root(kind.__module__) in OURS | STANDARD and not has_functions(kind)
-
-
-@functools.lru_cache
-def has_functions(kind):
-    """Whether a class or one of its bases is written in Python."""
-    return any(isinstance(part, FunctionType) for k in kind.__mro__ for part in vars(k).values())
-
-
-@functools.cache
-def globals_in(code):
-    """The globals and modules that a function and those inside it name."""
-    kinds = ("LOAD_GLOBAL", "STORE_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
-    names = [i.argval for i in dis.get_instructions(code) if i.opname in kinds]
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return list(dict.fromkeys([*names, *(name for c in inner for name in globals_in(c))]))
 
 
 def watch(things, witness, tape):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tensor import Tensor
 from .arguments import Same, written
-from .guards import PLAIN
+from .kinds import PLAIN
 
 
 class Content(Same):

@@ -32,14 +32,17 @@ from .guards import watch
 from .likeness import likeness
 from .recording import Recording
 from .trace import TracingTape, is_users, recorded_on
-from .witness import Witness, random_states, refuse_draws
+from .witness import Witness, refuse_draws, surroundings
 
 SETTERS = {"errstate", "seterr"}
 RESULTS = (Tensor, np.ndarray, np.number, np.bool_, int, float, complex)
 
 
-def recording_of(f, name, args, kwargs, wanted, before=None):
-    """Run the function once, writing down all that it does; `before`, if that is the same."""
+def recording_of(f, name, args, kwargs, wanted, before=None, again=False):
+    """Run the function once, writing down all that it does; `before`, if that is the same.
+
+    If it counts, it is run `again`: what it does must not depend on that.
+    """
     tape = TracingTape(training=wanted is not None)
     arguments, things = tape.arguments, [f]
 
@@ -55,7 +58,8 @@ def recording_of(f, name, args, kwargs, wanted, before=None):
     inner = [mapped(a, given, n) for a, n in zip(args, names)]
     inner_kw = {k: mapped(v, given, k) for k, v in kwargs.items()}
     things += [c if has_attributes(c) else type(c) for c in containers((args, kwargs))]
-    states, witness = random_states(*things, generator(None)), Witness(tape)
+    around, states = surroundings(*things, generator(None))
+    witness = Witness(tape)
     output, towards, gradients, seed = recorded_on(
         tape, run_once, f, name, inner, inner_kw, wanted, tape, witness
     )
@@ -81,6 +85,12 @@ def recording_of(f, name, args, kwargs, wanted, before=None):
         name, tape, output, gradients, towards, arguments, labels, check, outside, seed
     )
     made.alike = alike
+    counted = None if again else around.counted()
+    if counted and recording_of(f, name, args, kwargs, wanted, made, again=True) is not made:
+        raise CannotCompileError(
+            f"{name} changes {counted}, and its result depends on that; in a compiled function it "
+            "would happen once. Count before the call and pass the number as an argument."
+        )
     return made
 
 

@@ -11,7 +11,7 @@ from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
 from ..optimise.stepping import prefixes
 from ..saving.content import state_of
-from .guards import PLAIN, globals_in
+from .kinds import PLAIN, globals_in
 
 HOUSE = __name__.rpartition(".compiled.")[0] + "."
 

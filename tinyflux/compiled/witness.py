@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import CannotCompileError
 from ..walking import parts
 from .guards import Watch
-from .trace import HERE, NUMPY, is_users
+from .trace import HERE, NUMPY, is_users, user_line
 
 STDLIB = os.path.dirname(os.__file__)
 CLOCKS = {"time", "perf_counter", "monotonic", "process_time", "thread_time"}
@@ -70,7 +70,7 @@ class Witness:
                 if arg.__name__ in TAKERS:
                     self.taken_from[id(owner)] = owner
                 elif owner is time or (isinstance(owner, type) and issubclass(owner, date)):
-                    self.clock = arg.__name__
+                    self.clock = f"{user_line()}: the function reads the clock ({arg.__name__})"
 
     def things(self):
         """What the code looked at that nobody gives to it: the environment of the process."""
@@ -95,12 +95,12 @@ def names_all(code):
     return not asks and DYNAMIC.isdisjoint(code.co_names)
 
 
-def random_states(*things):
-    """Where all random generators stand that can be reached from `things`, and NumPy's own."""
+def surroundings(*things):
+    """All that can be reached from `things`, looked at, and how the random generators stand."""
     watcher = Watch(None)
     watcher.run(things)
     found = [np.random.mtrand._rand, *watcher.generators]
-    return [(g, state_of(g)) for g in found]
+    return watcher, [(g, state_of(g)) for g in found]
 
 
 def state_of(g):
@@ -118,8 +118,8 @@ def refuse_draws(before, witness):
     """Raise if random numbers were drawn, or a clock was read: the same in every call."""
     if witness.clock:
         raise CannotCompileError(
-            f"the function reads the clock ({witness.clock}), which would stand still. Read it "
-            "before the call and pass the number as an argument."
+            f"{witness.clock}, which would stand still. Read it before the call and pass the "
+            "number as an argument."
         )
     moved = [g for g, state in before if state_of(g) != state]
     what = witness.drew
