@@ -1254,6 +1254,17 @@ def test_clocks_are_refused(read):
         compiled(f)(X)
 
 
+def test_clocks_of_a_log_are_not_refused():
+    scope = {"time": time}
+    exec(compile("def log(): time.time()", "/lib/site-packages/logs.py", "exec"), scope)
+
+    def f(x):
+        scope["log"]()
+        return x * 2
+
+    agree(compiled(f)(X), 2 * X)
+
+
 def test_the_environment_of_the_process_is_watched(monkeypatch):
     for f in (
         lambda x: x * float(os.environ["TINYFLUX_RATE"]),

@@ -61,16 +61,20 @@ class Witness:
         elif event == "call":
             self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
         elif event == "c_call":
-            owner = getattr(arg, "__self__", None)
-            if isinstance(owner, random.Random):
-                self.drew = "random"
-            elif arg is os.urandom:
-                self.drew = "a generator that was made without a seed"
-            elif arg.__name__ in CLOCKS | TAKERS and is_users(frame.f_code.co_filename):
-                if arg.__name__ in TAKERS:
-                    self.taken_from[id(owner)] = owner
-                elif owner is time or (isinstance(owner, type) and issubclass(owner, date)):
-                    self.clock = f"{user_line()}: the function reads the clock ({arg.__name__})"
+            self.see_c(frame.f_code.co_filename, arg)
+
+    def see_c(self, file, f):  # pragma: no cover - no tracer sees a profile function
+        """Notice functions written in C, called in a file, that give something else every time."""
+        owner, name = getattr(f, "__self__", None), getattr(f, "__name__", "")
+        if isinstance(owner, random.Random):
+            self.drew = "random"
+        elif f is os.urandom:
+            self.drew = "a generator that was made without a seed"
+        elif name in TAKERS and is_users(file):
+            self.taken_from[id(owner)] = owner
+        elif name in CLOCKS and is_users(file) and "-packages" not in file:  # of logs they may be
+            if owner is time or (isinstance(owner, type) and issubclass(owner, date)):
+                self.clock = f"{user_line()}: the function reads the clock ({name})"
 
     def things(self):
         """What the code looked at that nobody gives to it: the environment of the process."""
