@@ -1172,6 +1172,7 @@ class Annealing:
 
     def __init__(self):
         self.step, self.counts, self.rows = 0, {"calls": 0}, [0]
+        self.sums = np.zeros(4)
 
     def attribute(self, x):
         self.step += 1
@@ -1201,8 +1202,17 @@ class Annealing:
         Slow.kept += 1
         return x * Slow.kept
 
+    def array(self, x):
+        self.sums += 1
+        return x * self.sums
+
+    def number_of_an_array(self, x):
+        self.sums[0] += 1
+        return x * float(self.sums[0])
+
     def only_counts(self, x):
         self.step += 1
+        self.sums[1] += 1
         self.counts["more"] = 1
         return x * 2
 
@@ -1212,6 +1222,7 @@ class Slow(Annealing):
 
 
 COUNTERS = ["attribute", "item", "element", "new", "new_item", "of_the_class", "of_a_subclass"]
+COUNTERS += ["array", "number_of_an_array"]
 
 
 @pytest.mark.parametrize("name", COUNTERS)

@@ -63,6 +63,7 @@ class Watch(Check):
         self.searches = witness is None  # for generators only
         self.asks = False  # whether something was met that looks up names the code does not have
         self.seen, self.todo, self.generators, self.arrays = {}, [], [], []
+        self.contents = []  # pairs (small array, its bytes)
         self.numbers = []  # pairs (place, number); of dicts and objects how many parts
         self.used_up = [] if witness is None else [*witness.taken_from.values()]
 
@@ -142,7 +143,8 @@ class Watch(Check):
         name = self.label(a)
         self.checks.append(f"{name}.shape == {a.shape} and {name}.dtype is {self.label(a.dtype)}")
         if a.nbytes <= SMALL:
-            self.checks.append(f"{name}.tobytes() == {self.label(a.tobytes())}")
+            self.contents.append((a, a.tobytes()))
+            self.checks.append(f"{name}.tobytes() == {self.label(self.contents[-1][1])}")
         elif not self.searches:
             self.checks.append(f"{self.label(Large(a).unchanged)}()")
         if a.dtype.hasobject:
@@ -269,8 +271,13 @@ class Watch(Check):
                     "once. Take before the call and pass what was taken as an argument."
                 )
 
+    def overwritten(self, arrays):
+        """Whether one of the arrays has changed since it was looked at."""
+        changed = {id(a) for a, content in self.contents if a.tobytes() != content}
+        return any(id(a) in changed or id(a.base) in changed for a in arrays)
+
     def counted(self):
-        """A place where a number has changed since it was looked at, in words; or None."""
+        """A place where a number or an array has changed since it was looked at; or None."""
         for place, value in self.numbers:
             try:
                 now = eval(place, dict(self.bound))
@@ -278,6 +285,9 @@ class Watch(Check):
                 continue
             if type(now) is type(value) and now != value == value:
                 return self.told(place)
+        for a, content in self.contents:
+            if a.tobytes() != content:
+                return self.told(self.places.get(id(a), self.label(a)))
         return None
 
     def attributes(self, scope, owner, kind=None):

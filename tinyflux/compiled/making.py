@@ -86,7 +86,10 @@ def recording_of(f, name, args, kwargs, wanted, before=None, again=False):
     )
     made.alike = alike
     counted = None if again else around.counted()
-    if counted and recording_of(f, name, args, kwargs, wanted, made, again=True) is not made:
+    if counted and (
+        around.overwritten(made.reads)
+        or recording_of(f, name, args, kwargs, wanted, made, again=True) is not made
+    ):
         raise CannotCompileError(
             f"{name} changes {counted}, and its result depends on that; in a compiled function it "
             "would happen once. Count before the call and pass the number as an argument."
