@@ -1238,6 +1238,16 @@ def test_what_only_counts_is_not_refused():
         agree(hot(x), 2 * x)
 
 
+def test_a_list_that_is_emptied_is_not_refused():
+    rows = [1.0]
+
+    def f(x):
+        rows.clear()
+        return 2 * x
+
+    agree(compiled(f)(X), 2 * X)
+
+
 def test_counting_draws_no_number_twice():
     drop, counts = flux.trainmode_(flux.Dropout(0.5)), [0]
 
