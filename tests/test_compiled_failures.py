@@ -1232,6 +1232,14 @@ def test_a_result_that_depends_on_what_is_counted_is_refused(name):
             compiled(getattr(Annealing(), name))(x)
 
 
+def test_what_is_refused_names_a_line():
+    for f in (Annealing().attribute, USES_UP["list"], DRAWS["own random"], lambda x: bool(x[0, 0])):
+        with pytest.raises(CannotCompileError) as caught:
+            compiled(f)(X)
+        told = "".join(traceback.format_exception_only(caught.value))
+        assert re.search(r"test_compiled_failures.py:\d+", told), told
+
+
 def test_what_only_counts_is_not_refused():
     hot = compiled(Annealing().only_counts)
     for x in (X, X[:2], X):

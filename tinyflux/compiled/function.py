@@ -18,7 +18,7 @@ from ..primitive import Operation
 from ..tape import recording
 from ..tensor import Tensor
 from .arguments import matcher, signature
-from .making import recording_of
+from .making import recording_of, with_place
 from .recording import copies
 from .trace import leaves
 
@@ -193,7 +193,10 @@ class Compiled:
         if entry is None or not entry.check():
             if entry is not None:
                 self.count_again(entry)
-            entry = recording_of(self.f, self.__name__, args, kwargs, wanted, entry)
+            try:
+                entry = recording_of(self.f, self.__name__, args, kwargs, wanted, entry)
+            except CannotCompileError as error:
+                raise with_place(error, self.f)  # noqa: B904 - it is the same error
             entry.asked, entry.matches = asked, matcher(args, kwargs)
             self.recordings[key, asked] = entry
             if len(self.recordings) > KEPT:

@@ -187,6 +187,15 @@ def under_the_same_errors(errors, check):
     return np.geterr() == errors and check()
 
 
+def with_place(error, f):
+    """The error, with the line at which the function begins if it does not name one."""
+    code = getattr(getattr(f, "__func__", f), "__code__", None)
+    if code is not None and not re.match(r"[^ ]+:\d+: ", str(error)):
+        place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+        error.add_note(f"The function begins at {place}.")
+    return error
+
+
 def while_recording(name, error):
     """The line of the user's, and the remedy if what is well in eager cannot be compiled."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
