@@ -49,7 +49,7 @@ def compiled(f):
       compared as a whole. An array that changed makes the function run again, so that one that
       changes in every call is better an argument.
     * `str(t)` of a value shows what it was.
-    * The clock, files and the environment.
+    * Files, and names of libraries that somebody patches.
 
     Examples
     --------
