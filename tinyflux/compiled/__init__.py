@@ -41,8 +41,9 @@ def compiled(f):
 
     What cannot be seen stays as it was recorded:
 
-    * What the function prints, counts or stores happens then only, and a state that it changes
-      itself (`self.calls += 1`, `next(iterator)`) stands still.
+    * What the function prints, counts or stores happens then only: once, or twice if it changes a
+      number or a small array. A result that depends on such a change is refused, as are clocks,
+      iterators, and lists outside out of which it takes something.
     * One element of an array from outside that is larger than 16 KiB, written to after the first
       hundred calls, may be seen some calls later only: then some 128 elements are compared in each
       call, other ones every time. Of more than 4 MiB it is always a part. Smaller arrays are
