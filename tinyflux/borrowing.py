@@ -1,31 +1,48 @@
 """Arrays of others, to which somebody may write between the forward and the backward pass.
 
 A derivative that reads such an array later would be silently wrong. So the tape takes a copy of it
-when it is recorded. In `gradient`, where the way back follows at once, a large array, whose copy
-would take as long as the product it goes into, is watched instead: before and after, at first all
-of it, and later some elements, other ones every time. Arrays are never locked, because they belong
-to others.
+when it is recorded: arrays are never locked, because they belong to others. The memory for copies
+of large arrays is used again by the next gradient with the same parameters, because new memory
+takes several times as long to write.
 """
 
-from numpy import ndarray
+from sys import getrefcount
+
+from numpy import empty, empty_like, ndarray
 
 from .errors import MutationError
 
-SMALL = 8192  # bytes; up to here it is always a copy
-AT_FIRST, WHOLE = 100, 1 << 22  # so many times, some 4 MiB of an array are looked at
-SAMPLES = 128  # and after that so many elements
-turn = [0]  # how many gradients have watched anything: it only chooses what is looked at
+SMALL = 8192  # bytes; above, memory is used again
 
 
-def kept(tape, array, operation):
-    """What the rules of `operation` will read of a large array of somebody else's."""
-    if tape.careful or not array.flags.forc:
+def references_of_a_variable():
+    """What `getrefcount` says of an array that one variable alone has."""
+    array = empty(0)
+    return getrefcount(array)
+
+
+ALONE = references_of_a_variable()
+
+
+def kept(tape, array):
+    """A copy of a large array, for as long as the rows of the tape are there."""
+    if tape.keeps or not array.flags.forc:
         return array.copy("K")
-    n = turn[0]
-    step = array.nbytes // WHOLE | 1 if n < AT_FIRST else array.size // SAMPLES | 1
-    where = slice(n % step, None, step)
-    tape.watched.append((operation, array, where, array.ravel("K")[where].tobytes()))
-    return array
+    try:
+        memory = tape.spare.popleft()  # in the order of the last gradient
+    except IndexError:
+        memory = array[:0]
+    if layout(memory) != layout(array) or getrefcount(memory) > ALONE:
+        memory = empty_like(array)
+    tape.used.append(memory)
+    copy = memory.view()  # what still reads it later, somewhere, has a reference to the memory
+    copy[...] = array
+    return copy
+
+
+def layout(array):
+    """What an array is made of, other than its numbers."""
+    return array.shape, array.dtype, array.strides
 
 
 def held(value):
@@ -33,14 +50,6 @@ def held(value):
     if type(value) in (tuple, list):  # one of another kind, as a named tuple, stays what it is
         return type(value)(map(held, value))
     return value.copy() if isinstance(value, ndarray) else value
-
-
-def check(tape):
-    """Raise if an array that is watched has been written to."""
-    turn[0] += 1
-    for operation, array, where, seen in tape.watched:
-        if array.ravel("K")[where].tobytes() != seen:
-            raise written_to(operation.name, array.shape)
 
 
 def written_to(name, shape):

@@ -88,17 +88,20 @@ class CannotCompileError(FluxError, TypeError):
 class MutationError(RecordingError):
     """An array was written to between its use in a function and the way back through it.
 
+    A way back that makes arrays goes by copies, and nothing is wrong. One that is recorded inside
+    another gradient, or runs through a compiled function, would need the array as it was.
+
     Examples
     --------
     >>> import numpy as np, tinyflux as flux
-    >>> buffer = np.ones(10_000)
-    >>> def loss(w):
-    ...     total = np.sum(w * buffer)
-    ...     buffer[:] = 2.0
+    >>> W = flux.Tensor([1.0, 2.0])
+    >>> def loss():
+    ...     total = np.sum(W * W)
+    ...     W.data[...] = 0.0
     ...     return total
-    >>> flux.gradient(loss, np.ones(10_000))
+    >>> flux.gradient(lambda: np.sum(flux.gradient(loss, [W])[W]), [W])
     Traceback (most recent call last):
-    tinyflux.errors.MutationError: multiply: an operand of shape (10000,) was written to after ...
+    tinyflux.errors.MutationError: multiply: an operand of shape (2,) was written to after it ...
     """
 
 

@@ -10,7 +10,7 @@ from threading import get_ident
 
 import numpy as np
 
-from .borrowing import check, written_to
+from .borrowing import written_to
 from .checks import as_callable, as_number, is_compiled, misfit_of, real_array
 from .errors import NotScalarError, RecordingError, miscalled
 from .gradient_seeds import brief_type, fitting_seed, one_like
@@ -18,7 +18,7 @@ from .grads import Grads
 from .params import Params
 from .primitive import fitted, primitive
 from .quiet import QUIET
-from .tape import Tape, open_tape, recording
+from .tape import FOR_GOOD, FOR_ONCE, Tape, open_tape, recording
 from .tensor import Tensor, wrapped
 
 
@@ -123,7 +123,7 @@ def pullback(f, *args):
     >>> value, back(np.array([1.0, 10.0]))
     (array([1., 4.]), (array([ 2., 40.]),))
     """
-    pull = Pullback(as_callable(f, "pullback: f"), args, careful=True)
+    pull = Pullback(as_callable(f, "pullback: f"), args, keeps=FOR_GOOD)
     out = pull.output
     if not isinstance(out, (int, float)) and not is_numeric(out):
         raise NotScalarError(f"the function returned {brief_type(out)}; an array is wanted")
@@ -144,13 +144,13 @@ class Pullback:
 
     __slots__ = ("begin", "output", "ps", "rows", "tape", "value", "wanted")
 
-    def __init__(self, f, args, careful=False):
+    def __init__(self, f, args, keeps=FOR_ONCE):
         self.ps = as_params(args)
         outer = recording()
         if outer is not None and outer.thread != get_ident():
             outer = None  # another thread's, whose context was copied: a tape has one owner
         if outer is None:
-            self.tape = tape = Tape(careful)
+            self.tape = tape = Tape(keeps, None if self.ps is None else self.ps.spare)
             try:  # a context is left for certain, whatever exception comes, and when
                 self.output = out = copy_context().run(self.record, f, args, None)
             finally:
@@ -158,7 +158,7 @@ class Pullback:
             self.rows = tape.rows
         else:
             self.tape, before = outer, outer.sources
-            outer.careful = True  # what is recorded on the way back reads more than the rules do
+            outer.keeps = outer.keeps or FOR_GOOD  # recorded, the way back reads more
             try:
                 self.output = out = self.record(f, args, outer)
             finally:
@@ -207,14 +207,13 @@ class Pullback:
         if type(out) is not Tensor:
             return [None] * len(self.wanted)
         grads = {id(out): seed}
-        if self.tape.watched:
-            check(self.tape)
         if open_tape.get() is self.tape:
             walk(depending_on(self.wanted, self.rows), grads, record=True)
         elif type(seed) is Tensor:
             walk(self.rows, grads)
         else:
             QUIET.copy().run(walk, self.rows, grads)
+            self.tape.give_back()
         return owned([grads.get(key) for key in self.wanted], seed)
 
 

@@ -4,6 +4,7 @@ It goes by identity: two parameters with equal values are two parameters, and on
 two places is one. It holds references, never copies.
 """
 
+from collections import deque
 from itertools import islice
 
 import numpy as np
@@ -42,6 +43,7 @@ class Params:
     def __init__(self, tensors=(), names=None):
         self.by_id = {}  # the Tensors in order
         self._names = {}
+        self.spare = deque()  # memory that gradients use again, see `borrowing.py`
         if isinstance(tensors, Tensor) or not np.iterable(tensors):
             tensors = [tensors]
         tensors = [leaf(t) for t in tensors]
@@ -91,7 +93,7 @@ class Params:
     def copy(self):
         """The same Tensors in a collection of its own."""
         new = object.__new__(Params)
-        new.by_id, new._names = self.by_id.copy(), self._names.copy()
+        new.by_id, new._names, new.spare = self.by_id.copy(), self._names.copy(), deque()
         return new
 
     def name(self, t):

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import generic, ndarray
 
-from .borrowing import SMALL, held, kept
+from .borrowing import ALONE, SMALL, held, kept
 from .checks import as_operand, shown
 from .errors import foreign, out_refused
 from .tape import open_tape
@@ -45,6 +45,10 @@ PLAIN: set[Any] = set()  # the NumPy functions without a gradient, see `without_
 # Types of operands that are used as they are, like arrays; anything else is converted.
 ORDINARY = {float, int, bool, type(None), *(np.float32, np.float64, np.bool_, np.int64)}
 
+
+# What is known of an operand, see `Places`.
+LIVE, LENT, BOTH = 0b01, 0b10, 0b11
+MANY = 1000  # so many combinations of it are remembered
 
 NO_MARK = Mark()  # what no value has: in the place of the tape's where none is open
 
@@ -81,9 +85,10 @@ class Operation:
     needs : tuple of tuples, optional
         For each operand, the positions of those that its derivative reads; None: of all, unless
         no rule takes operands at all.
-    reads, reads_again : Reads or None
-        The same for every choice of operands that gradients flow to; and where the way back may be
-        recorded, for which what is fused is computed from its body once more.
+    places : tuple of Places
+        What follows from it, for a tape that keeps what rules read; that also keeps what is read
+        when they are recorded, as what is fused is computed from its body then; and that keeps
+        nothing (`Tape.keeps`).
     samples, domain
         Inputs for the laws: a list of `sample(...)` (None: elementwise, any broadcast shapes), and
         the interval (or one per operand, or functions of rng and shape) to draw the values from.
@@ -115,8 +120,8 @@ class Operation:
         self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
         plain = all(r is None or short for r, short in zip(self.rules, self._short))
         needs = () if needs is None and plain and joint is None else needs
-        self.reads = None if needs is None else Reads(needs)
-        self.reads_again = self.reads if body is None else None
+        again = needs if body is None else None
+        self.places = Places(needs), Places(again), Places(())
         if samples is None and self._short == (True,) and takes_out(kernel):
             IN_PLACE[self.public] = self
 
@@ -124,34 +129,38 @@ class Operation:
         """Compute the output; record it if a gradient flows to one of the operands."""
         tape = open_tape.get()
         mark, sources = (NO_MARK, ()) if tape is None else (tape.mark, tape.sources)
-        arrays, live = [], []
-        for i, t in enumerate(operands):
+        arrays, key, live = [], 1, ()
+        for t in operands:
             kind = type(t)
             if kind is Tensor:
-                arrays.append(t._array)
-                if t.mark is mark or id(t) in sources:
-                    live.append(i)
-                elif t.mark is not None and t.mark.open:
+                a = t._array
+                if t.mark is mark:
+                    known = LIVE if a.base is None else BOTH  # a view of somebody's array
+                elif id(t) in sources:
+                    known = BOTH
+                elif t.mark is None or not t.mark.open:
+                    known = LENT
+                else:
                     raise foreign(self.name)
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
-                arrays.append(t)
+                a, known = t, LENT
             elif kind in ORDINARY:
-                arrays.append(t)
+                a, known = t, 0
             else:
-                arrays.append(as_operand(t, self.name))
+                a = as_operand(t, self.name)
+                known = LENT if type(a) is ndarray else 0
+            arrays.append(a)
+            key = 4 * key + known
+        if tape is not None:
+            live, copied = self.places[tape.keeps][key]
         if live:
             for value in params.values():
                 if type(value) not in FIXED:
                     params = self.settled(params, tape)
                     break
-            if not tape.tracing:
-                reads = self.reads_again if tape.careful else self.reads
-                for i in range(len(arrays)) if reads is None else reads[tuple(live)]:
-                    a, t = arrays[i], operands[i]
-                    if type(a) is not ndarray:
-                        continue
-                    if type(t) is not Tensor or t.mark is not mark or a.base is not None:  # shared
-                        arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a, self)
+            for i in copied:
+                a = arrays[i]
+                arrays[i] = a.copy() if a.nbytes <= SMALL else kept(tape, a)
         try:
             y = self.kernel(*arrays, **params)
         except Exception:
@@ -263,21 +272,30 @@ def takes_no_operand(r):
     return code is not None and code.co_argcount == 2 and not code.co_flags & 0x04
 
 
-class Reads(dict):
-    """The operands that gradients flow to -> those that are read on the way back: positions.
+class Places(dict):
+    """What is known of each operand of a call -> (live, copied): the positions that matter.
 
-    >>> reads = Reads(((1,), (0,), ()))
-    >>> reads[1, 2], reads[0, 1]
-    ((0,), (0, 1))
+    The key is a 1, and then two bits for each operand: LENT, where somebody else may write to its
+    array; LIVE, where a gradient flows to it. `live` are the positions of these, `copied` those of
+    the lent ones that are read on the way back, when they may have changed.
+
+    >>> dense = Places(((1,), (0,), ()))  # the derivative towards x reads the weight, ...
+    >>> dense[0b_1_01_11_11]  # x is recorded, weight and bias are parameters
+    ((0, 1, 2), (1,))
     """
 
     def __init__(self, needs):
-        self.needs = needs  # the same for each operand alone; empty: no derivative reads any
+        self.needs = needs  # see `Operation`; empty: no derivative reads any
 
-    def __missing__(self, live):
-        found = {i for k in live for i in self.needs[k]} if self.needs else ()
-        self[live] = read = tuple(sorted(found))
-        return read
+    def __missing__(self, key):
+        digits, needs = f"{key:b}"[1:], self.needs
+        live = tuple(i for i, known in enumerate(digits[1::2]) if known == "1")
+        lent = [i for i, known in enumerate(digits[::2]) if known == "1"]
+        read = lent if needs is None else {i for k in live for i in needs[k]} if needs else ()
+        if len(self) == MANY:  # combinations of the operands of `concatenate` and the like
+            self.clear()
+        self[key] = found = live, tuple(i for i in lent if i in read)
+        return found
 
 
 def takes_out(kernel):
@@ -378,13 +396,10 @@ def entered(operation, f):
 def keeping_nothing(kernel):
     """A kernel of somebody else's, with a copy of the result where it may have kept that itself."""
 
-    y = np.empty(0)
-    alone = sys.getrefcount(y)
-
     @wraps(kernel)
     def own(*operands, **params):
         y = kernel(*operands, **params)
-        kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > alone)
+        kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > ALONE)
         return y.copy("K") if kept else y
 
     return own

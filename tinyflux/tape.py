@@ -13,6 +13,7 @@ replaced by its array, `params` the keyword arguments (axis, keepdims, ...), `ou
 result, and `live` the positions of the operands that a gradient flows to.
 """
 
+from collections import deque
 from contextvars import ContextVar
 from threading import get_ident
 
@@ -21,6 +22,10 @@ from .tensor import Mark, Tensor
 
 # The tape that records in this thread and task, or None.
 open_tape: ContextVar = ContextVar("open_tape", default=None)
+
+# What a tape keeps of arrays that somebody else may write to: what one way back reads; what it
+# reads if it is repeated or recorded; or nothing.
+FOR_ONCE, FOR_GOOD, NOTHING = 0, 1, 2
 
 CLOSED = Mark()  # what a tape has when it is closed: the mark of no value at all
 CLOSED.open = False
@@ -49,15 +54,17 @@ class Tape:
     x4 = multiply(x3, x2)  () float64
     """
 
-    __slots__ = ("careful", "mark", "rows", "sources", "thread", "watched")
+    __slots__ = ("keeps", "mark", "rows", "sources", "spare", "thread", "used")
     tracing = False  # True for the tape of `compiled`, on which everything counts
     training = True  # whether layers behave as in training; `compiled` also records their use
 
-    def __init__(self, careful=False):
+    def __init__(self, keeps=FOR_ONCE, spare=None):
         self.rows = []
         self.mark = Mark()
         self.sources = {}  # id -> leaf Tensor: the leaves that gradients are taken for
-        self.careful, self.watched = careful, []  # see `borrowing.py`
+        self.keeps = keeps
+        self.used = []  # the memory of copies, that comes from `spare`; see `borrowing.py`
+        self.spare = deque() if spare is None else spare
         self.thread = get_ident()
 
     def __len__(self):
@@ -66,6 +73,11 @@ class Tape:
     def write(self, ufunc, inputs, kwargs):
         """What `out=` does while this tape records."""
         raise out_refused(ufunc.__name__)
+
+    def give_back(self):
+        """The memory of copies, for the next gradient."""
+        self.spare.extend(self.used)
+        self.used = []
 
     def close(self):
         """End the recording: from now on nothing is tracked."""

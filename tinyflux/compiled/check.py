@@ -6,8 +6,8 @@ It tells what has changed, too, in words that a reader of the program knows.
 import re
 from types import FunctionType, MethodType, ModuleType
 
-from ..borrowing import AT_FIRST, SAMPLES, WHOLE
-
+AT_FIRST, WHOLE = 100, 1 << 22  # so many times, some 4 MiB of an array are compared
+SAMPLES = 128  # and after that so many elements
 MANY = 1 << 16  # elements of a large array of more than WHOLE bytes, in the first calls
 LABEL = re.compile(r"\bo\d+\b")
 SUBJECT = re.compile(r"(vars\(o\d+\)|\bo\d+)(\.get\([^)]*\)|\[[^]]*\]|\.\w+\b(?!\())*")

@@ -275,7 +275,7 @@ class Compiled:
 
 
 def refuse_changed(name, operands, now):
-    """Raise if an operand is not what it was when the function ran: small ones were copied then."""
+    """Raise if an operand is not what it was when the function ran: it was copied then."""
     for t, before in zip(operands, now):
         array = t._array if type(t) is Tensor else t
         if before is t or before is array:  # nothing was copied

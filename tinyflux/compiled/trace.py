@@ -18,7 +18,7 @@ from ..errors import CannotCompileError
 from ..ops.state import Write
 from ..primitive import Operation
 from ..protocols import values
-from ..tape import Tape, open_tape
+from ..tape import NOTHING, Tape, open_tape
 from ..tensor import Tensor, wrapped
 
 HERE = str(Path(__file__).parents[1])
@@ -95,7 +95,7 @@ class TracingTape(Tape):
     tracing = True
 
     def __init__(self, training=True):
-        super().__init__()
+        super().__init__(NOTHING)
         self.trains = training
         self.rows = Rows(self.thread)
         self.sources = Everything()
