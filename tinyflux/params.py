@@ -26,7 +26,8 @@ class Params:
     Notes
     -----
     `in`, `|`, `&` and `==` compare by identity (`==` also the order). Indexing gives a Tensor, a
-    slice gives a list. As in Flux 0.12, except that repetitions are dropped.
+    slice gives a list. As in Flux 0.12, except that repetitions are dropped. Memory into which a
+    gradient has copied large arrays stays here, for the next one.
 
     Examples
     --------
