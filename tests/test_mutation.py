@@ -17,6 +17,7 @@ import tinyflux as flux
 from tests.laws import arity, declared, operands, samples_of
 from tests.suites import a_third
 from tinyflux import borrowing
+from tinyflux import primitive as primitives
 from tinyflux.primitive import Sample, primitive
 
 EVERY = declared()
@@ -208,6 +209,17 @@ def test_threads_share_the_memory_of_their_parameters():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_combinations_of_operands_are_not_remembered_for_ever(monkeypatch):
+    monkeypatch.setattr(primitives, "MANY", 4)
+    x, a = flux.Tensor(np.ones(2)), np.full(2, 3.0)
+    for given in itertools.product([x, a], repeat=4):
+        f = lambda given=given: np.sum(np.square(np.concatenate(given)) * [1, 2, 3, 4, 5, 6, 7, 8])
+        wanted = [2.0 * sum(k + i for k, t in zip((1, 3, 5, 7), given) if t is x) for i in (0, 1)]
+        (found,) = flux.gradient(f, flux.Params([x])).values()
+        np.testing.assert_array_equal(np.zeros(2) if found is None else found, wanted)
+    assert len(primitives.OPERATIONS[np.concatenate].places[0]) <= 4
 
 
 def test_a_buffer_that_is_used_twice_within_the_loss():

@@ -292,7 +292,7 @@ class Places(dict):
         live = tuple(i for i, known in enumerate(digits[1::2]) if known == "1")
         lent = [i for i, known in enumerate(digits[::2]) if known == "1"]
         read = lent if needs is None else {i for k in live for i in needs[k]} if needs else ()
-        if len(self) == MANY:  # combinations of the operands of `concatenate` and the like
+        if len(self) >= MANY:  # combinations of the operands of `concatenate` and the like
             self.clear()
         self[key] = found = live, tuple(i for i in lent if i in read)
         return found
