@@ -403,6 +403,30 @@ def test_recorded_values_cannot_be_written_to(f, write):
     np.testing.assert_array_equal(back(1.0)[0], wanted)
 
 
+VIEWS = {
+    "an index": lambda t: t[:],
+    "the transpose": lambda t: t.T,
+    "a shape": lambda t: np.reshape(t, -1),
+    "a new axis": lambda t: np.expand_dims(t, 0),
+    "on request": lambda t: np.asarray(t, copy=False),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_recorded_values_cannot_be_written_to_through_a_view(name):
+    x, kept = np.full((3, 3), 0.5), []
+
+    def loss(x):
+        kept.append(np.exp(x))
+        return np.sum(kept[0] ** 2)
+
+    _, back = flux.pullback(loss, x)
+    with pytest.raises(ValueError, match="read-only"):
+        VIEWS[name](kept[0])[...] = 7
+    np.testing.assert_allclose(back(1.0)[0], 2 * np.exp(2 * x), rtol=1e-12)
+    assert pickle.loads(pickle.dumps(kept[0], 5)).data.flags.writeable  # it is a leaf
+
+
 def test_a_kernel_that_returns_an_array_that_it_keeps():
     buffer, x = np.empty(4), np.arange(3.0)
 

@@ -35,7 +35,7 @@ from .borrowing import ALONE, SMALL, held, kept
 from .checks import as_operand, shown
 from .errors import foreign, out_refused
 from .tape import open_tape
-from .tensor import Mark, Tensor, new
+from .tensor import Mark, Tensor, locked, new
 
 OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function, or by name
 IN_PLACE: dict[Any, Operation] = {}  # those that can overwrite their input, as in `dense`
@@ -138,10 +138,12 @@ class Operation:
                     known = LIVE if a.base is None else BOTH  # a view of somebody's array
                 elif id(t) in sources:
                     known = BOTH
-                elif t.mark is None or not t.mark.open:
+                elif t.mark is None:
                     known = LENT
-                else:
+                elif t.mark.open:
                     raise foreign(self.name)
+                else:  # views of it are read-only, as there may be a way back yet
+                    a, known = locked(t), LENT
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
                 a, known = t, LENT
             elif kind in ORDINARY:
