@@ -447,6 +447,32 @@ def test_a_kernel_that_returns_an_array_that_it_keeps():
             np.testing.assert_array_equal(flux.gradient(compiled, a)[0], g)
 
 
+def joint_in(a, b):
+    return lambda g, y, arrays, live: [
+        np.multiply(g, other, out=out) for other, out in ((arrays[1], a), (arrays[0], b))
+    ]
+
+
+def test_a_rule_that_returns_an_array_that_it_keeps():
+    a, b = np.empty((2, 3))
+    W, x = flux.Tensor([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 4.0])
+
+    @primitive(lambda g, y, x: np.multiply(g, 2 * x, out=a))
+    def square(x):
+        return x * x
+
+    @primitive(joint=joint_in(a, b))
+    def product(x, y):
+        return x * y
+
+    for f in (square, lambda t: product(t, t)):
+        loss = lambda k, f=f: np.sum(k * f(W) + x * f(W))
+        first = flux.gradient(lambda loss=loss: loss(1.0), flux.params(W))[W]
+        second = flux.gradient(lambda loss=loss: loss(5.0), flux.params(W))[W]
+        np.testing.assert_array_equal(first, 2 * W.data * (1 + x))
+        np.testing.assert_array_equal(second, 2 * W.data * (5 + x))
+
+
 @pytest.mark.parametrize("n", [3, 100_000])
 def test_a_pullback_keeps_arrays_of_any_size(n):
     """Other code runs before the way back, so a copy is taken, and nothing raises."""

@@ -110,14 +110,14 @@ class Operation:
         self.name = public if isinstance(public, str) else public.__name__
         self.public = self if isinstance(public, str) else public
         self.kernel = kernel
-        self.rules = tuple(rules)
-        self.joint = joint
+        self.rules = tuple(map(keeping_nothing, rules))
+        self.joint = keeping_nothing(joint)
         self.body = body
         self.samples = samples
         self.domain = domain
         self.__doc__ = doc
         self.__name__ = self.name
-        self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
+        self._short = tuple(map(takes_no_operand, rules))
         plain = all(r is None or short for r, short in zip(self.rules, self._short))
         needs = () if needs is None and plain and joint is None else needs
         again = needs if body is None else None
@@ -390,17 +390,20 @@ def entered(operation, f):
     operation.__module__, operation.__qualname__ = f.__module__, f.__qualname__
     if f.__module__.startswith(__package__ + "."):
         OPERATIONS[operation.name] = operation
-    else:
-        operation.kernel = keeping_nothing(operation.kernel)
+    operation.kernel = keeping_nothing(operation.kernel)
     return operation
 
 
-def keeping_nothing(kernel):
-    """A kernel of somebody else's, with a copy of the result where it may have kept that itself."""
+def keeping_nothing(f):
+    """A kernel or a rule; one of somebody else's copies a result that it may have kept itself."""
+    if f is None or (getattr(f, "__module__", None) or "").startswith(__package__ + "."):
+        return f
 
-    @wraps(kernel)
+    @wraps(f)
     def own(*operands, **params):
-        y = kernel(*operands, **params)
+        y = f(*operands, **params)
+        if type(y) in (list, tuple):  # of a joint rule
+            return type(y)([d.copy("K") if type(d) is ndarray else d for d in y])
         kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > ALONE)
         return y.copy("K") if kept else y
 
