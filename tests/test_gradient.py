@@ -892,6 +892,26 @@ def test_roll_by_an_unsigned_number(shift, axis):
     np.testing.assert_array_equal(found, back)
 
 
+def test_activations_of_ones_own():
+    @primitive(lambda g, y: g * (1 - y * y))
+    def local(x):
+        out = np.tanh(x)  # is no parameter
+        return out
+
+    @primitive(lambda g, y: g * (1 - y.astype(float) ** 2))
+    def wide(x, out=None):
+        return np.tanh(x, out=out)
+
+    x, m = np.ones((4, 3), "f4"), flux.Dense(3, 2, np.tanh)
+    ps, loss = flux.params(m), lambda: np.sum(m(x))
+    wanted = gradient(loss, ps).values()
+    for m.activation in (local, wide):
+        found = gradient(loss, ps).values()
+        assert [g.dtype for g in found] == ["f4", "f4"]
+        for g, h in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(g, h, rtol=1e-6)
+
+
 def test_slips_in_a_primitive_of_ones_own_are_explained():
     with pytest.raises(TypeError, match="primitive: there is no rule"):
         primitive()

@@ -303,7 +303,8 @@ class Places(dict):
 def takes_out(kernel):
     """Whether a kernel can write its result into `out=`."""
     code = getattr(kernel, "__code__", None)
-    return isinstance(kernel, np.ufunc) or (code is not None and "out" in code.co_varnames)
+    names = () if code is None else code.co_varnames[: code.co_argcount]  # then come the locals
+    return isinstance(kernel, np.ufunc) or "out" in names
 
 
 # ------------------------------------------------------------------------------- declaring
