@@ -892,6 +892,26 @@ def test_roll_by_an_unsigned_number(shift, axis):
     np.testing.assert_array_equal(found, back)
 
 
+def test_activations_of_ones_own():
+    @primitive(lambda g, y: g * (1 - y * y))
+    def local(x):
+        out = np.tanh(x)  # is no parameter
+        return out
+
+    @primitive(lambda g, y: g * (1 - y.astype(float) ** 2))
+    def wide(x, out=None):
+        return np.tanh(x, out=out)
+
+    x, m = np.ones((4, 3), "f4"), flux.Dense(3, 2, np.tanh)
+    ps, loss = flux.params(m), lambda: np.sum(m(x))
+    wanted = gradient(loss, ps).values()
+    for m.activation in (local, wide):
+        found = gradient(loss, ps).values()
+        assert [g.dtype for g in found] == ["f4", "f4"]
+        for g, h in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(g, h, rtol=1e-6)
+
+
 def test_slips_in_a_primitive_of_ones_own_are_explained():
     with pytest.raises(TypeError, match="primitive: there is no rule"):
         primitive()
@@ -1032,3 +1052,13 @@ def test_a_parameter_in_a_keyword_counts_by_its_value_and_a_recorded_one_is_refu
     with pytest.raises(flux.RecordingError):
         gradient(lambda: np.sum(x, initial=w), [w, x])
     np.testing.assert_array_equal(gradient(lambda: np.sum(x, initial=w), [x])[x], [1.0, 1.0])
+
+
+def test_a_model_that_is_copied_within_the_loss_has_parameters_of_its_own():
+    model, x = flux.Dense(2, 3), np.ones((4, 2), "f4")
+
+    def loss():
+        target = copy.deepcopy(model)
+        return np.mean((model(x) - target(x) - 1) ** 2)
+
+    np.testing.assert_allclose(flux.gradient(loss, flux.params(model))[model.bias], -2 / 3)

@@ -415,6 +415,30 @@ def test_recorded_values_cannot_be_written_to(f, write):
     np.testing.assert_array_equal(back(1.0)[0], wanted)
 
 
+VIEWS = {
+    "an index": lambda t: t[:],
+    "the transpose": lambda t: t.T,
+    "a shape": lambda t: np.reshape(t, -1),
+    "a new axis": lambda t: np.expand_dims(t, 0),
+    "on request": lambda t: np.asarray(t, copy=False),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_recorded_values_cannot_be_written_to_through_a_view(name):
+    x, kept = np.full((3, 3), 0.5), []
+
+    def loss(x):
+        kept.append(np.exp(x))
+        return np.sum(kept[0] ** 2)
+
+    _, back = flux.pullback(loss, x)
+    with pytest.raises(ValueError, match="read-only"):
+        VIEWS[name](kept[0])[...] = 7
+    np.testing.assert_allclose(back(1.0)[0], 2 * np.exp(2 * x), rtol=1e-12)
+    assert pickle.loads(pickle.dumps(kept[0], 5)).data.flags.writeable  # it is a leaf
+
+
 def test_a_kernel_that_returns_an_array_that_it_keeps():
     buffer, x = np.empty(4), np.arange(3.0)
 
@@ -433,6 +457,32 @@ def test_a_kernel_that_returns_an_array_that_it_keeps():
         np.testing.assert_allclose(g, wanted, rtol=1e-12)
         for _ in range(2):
             np.testing.assert_array_equal(flux.gradient(compiled, a)[0], g)
+
+
+def joint_in(a, b):
+    return lambda g, y, arrays, live: [
+        np.multiply(g, other, out=out) for other, out in ((arrays[1], a), (arrays[0], b))
+    ]
+
+
+def test_a_rule_that_returns_an_array_that_it_keeps():
+    a, b = np.empty((2, 3))
+    W, x = flux.Tensor([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 4.0])
+
+    @primitive(lambda g, y, x: np.multiply(g, 2 * x, out=a))
+    def square(x):
+        return x * x
+
+    @primitive(joint=joint_in(a, b))
+    def product(x, y):
+        return x * y
+
+    for f in (square, lambda t: product(t, t)):
+        loss = lambda k, f=f: np.sum(k * f(W) + x * f(W))
+        first = flux.gradient(lambda loss=loss: loss(1.0), flux.params(W))[W]
+        second = flux.gradient(lambda loss=loss: loss(5.0), flux.params(W))[W]
+        np.testing.assert_array_equal(first, 2 * W.data * (1 + x))
+        np.testing.assert_array_equal(second, 2 * W.data * (5 + x))
 
 
 @pytest.mark.parametrize("n", [3, 100_000])

@@ -35,7 +35,7 @@ from .borrowing import ALONE, SMALL, held, kept
 from .checks import as_operand, shown
 from .errors import foreign, out_refused
 from .tape import open_tape
-from .tensor import Mark, Tensor, new
+from .tensor import Mark, Tensor, locked, new
 
 OPERATIONS: dict[Any, Operation] = {}  # every declaration, by its NumPy function, or by name
 IN_PLACE: dict[Any, Operation] = {}  # those that can overwrite their input, as in `dense`
@@ -110,14 +110,14 @@ class Operation:
         self.name = public if isinstance(public, str) else public.__name__
         self.public = self if isinstance(public, str) else public
         self.kernel = kernel
-        self.rules = tuple(rules)
-        self.joint = joint
+        self.rules = tuple(map(keeping_nothing, rules))
+        self.joint = keeping_nothing(joint)
         self.body = body
         self.samples = samples
         self.domain = domain
         self.__doc__ = doc
         self.__name__ = self.name
-        self._short = tuple(r is not None and takes_no_operand(r) for r in self.rules)
+        self._short = tuple(map(takes_no_operand, rules))
         plain = all(r is None or short for r, short in zip(self.rules, self._short))
         needs = () if needs is None and plain and joint is None else needs
         again = needs if body is None else None
@@ -138,10 +138,12 @@ class Operation:
                     known = LIVE if a.base is None else BOTH  # a view of somebody's array
                 elif id(t) in sources:
                     known = BOTH
-                elif t.mark is None or not t.mark.open:
+                elif t.mark is None:
                     known = LENT
-                else:
+                elif t.mark.open:
                     raise foreign(self.name)
+                else:  # views of it are read-only, as there may be a way back yet
+                    a, known = locked(t), LENT
             elif kind is ndarray and (tape is None or not t.dtype.hasobject):
                 a, known = t, LENT
             elif kind in ORDINARY:
@@ -301,7 +303,8 @@ class Places(dict):
 def takes_out(kernel):
     """Whether a kernel can write its result into `out=`."""
     code = getattr(kernel, "__code__", None)
-    return isinstance(kernel, np.ufunc) or (code is not None and "out" in code.co_varnames)
+    names = () if code is None else code.co_varnames[: code.co_argcount]  # then come the locals
+    return isinstance(kernel, np.ufunc) or "out" in names
 
 
 # ------------------------------------------------------------------------------- declaring
@@ -388,17 +391,20 @@ def entered(operation, f):
     operation.__module__, operation.__qualname__ = f.__module__, f.__qualname__
     if f.__module__.startswith(__package__ + "."):
         OPERATIONS[operation.name] = operation
-    else:
-        operation.kernel = keeping_nothing(operation.kernel)
+    operation.kernel = keeping_nothing(operation.kernel)
     return operation
 
 
-def keeping_nothing(kernel):
-    """A kernel of somebody else's, with a copy of the result where it may have kept that itself."""
+def keeping_nothing(f):
+    """A kernel or a rule; one of somebody else's copies a result that it may have kept itself."""
+    if f is None or (getattr(f, "__module__", None) or "").startswith(__package__ + "."):
+        return f
 
-    @wraps(kernel)
+    @wraps(f)
     def own(*operands, **params):
-        y = kernel(*operands, **params)
+        y = f(*operands, **params)
+        if type(y) in (list, tuple):  # of a joint rule
+            return type(y)([d.copy("K") if type(d) is ndarray else d for d in y])
         kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > ALONE)
         return y.copy("K") if kept else y
 

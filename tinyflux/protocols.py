@@ -13,7 +13,7 @@ from .checks import as_array, real_array
 from .errors import RecordingError, change_refused, no_rule, out_refused
 from .primitive import OPERATIONS, PLAIN
 from .tape import open_tape, recording
-from .tensor import Tensor
+from .tensor import Tensor, locked
 
 
 def array_ufunc(self, ufunc, method, *inputs, **kwargs):
@@ -89,8 +89,8 @@ def array(self, dtype=None, copy=None):
             "gradient would be lost. Use detach(t) where that is what you want; to make one array "
             "of several such values write np.stack([s, t])."
         )
-    if self.mark is not None and copy is None:
-        copy = True  # there may be a way back yet that reads it
+    if self.mark is not None:  # there may be a way back yet that reads it
+        return np.array(locked(self), dtype=dtype, copy=copy is not False)
     return np.array(self._array, dtype=dtype, copy=copy)
 
 
@@ -104,9 +104,7 @@ def refuse_reading(t, how):
 def data(self):
     """The values themselves; read-only if they are recorded."""
     refuse_reading(self, "t.data")
-    if self.mark is not None and type(self._array) is np.ndarray:
-        self._array.setflags(write=False)
-    return self._array
+    return self._array if self.mark is None else locked(self)
 
 
 def put_data(self, array):

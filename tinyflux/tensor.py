@@ -136,7 +136,8 @@ class Tensor:
     def __reduce__(self):
         if self.mark is not None and self.mark.open:
             raise RecordingError("a value that is being recorded cannot be copied or pickled")
-        return _restore, (np.asarray(self._array), getattr(self, "trainable", True))
+        data = self._array if self.mark is None else np.array(self._array)  # that may be read-only
+        return _restore, (data, getattr(self, "trainable", True))
 
     def __copy__(self):
         remake, (data, trainable) = self.__reduce__()
@@ -161,6 +162,12 @@ def wrapped(data, mark=None):
     t._array = data
     t.mark = mark
     return t
+
+
+def locked(t):
+    """The array of a recorded value, from now on read-only: a way back may read it."""
+    t._array.setflags(write=False)
+    return t._array
 
 
 new = object.__new__

@@ -189,7 +189,7 @@ def dense_joint(g, y, arrays, live, *, activation=None):
     """With z the pre-activation: dz = g f'(y); dx = dz W^T, dW = x^T dz, db = sum of dz."""
     x, weight, bias = arrays
     if activation is not None:
-        g = activation.rules[0](g, y)
+        g = fitted(activation.rules[0](g, y), y)
     whole = g
     if x.ndim != 2:  # one observation, or several axes of them, as rows
         dx = weight.dot(g) if x.ndim == 1 else g.dot(weight.T)
