@@ -1,8 +1,10 @@
 """A compiled step or prediction, saved as a module, does the same where there is no tinyflux."""
 
+import os
 import subprocess
 import sys
 from enum import IntEnum
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -46,6 +48,37 @@ def run(folder, code, *args):
     command = [sys.executable, "-c", code, *args]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("end", ["raise OSError('disk full')", "os._exit(0)"])
+def test_a_module_that_cannot_be_saved_whole_stays_as_it_was(end, tmp_path, monkeypatch):
+    """Neither by its own `save` nor by that of the compiled function."""
+    W, opt, path = flux.Tensor(np.ones(3)), flux.SGD(0.1), tmp_path / "training.py"
+    hot = flux.compiled(lambda x: np.sum(W * x))
+    flux.train_(hot, flux.params(W), [np.ones(3)], opt)
+    hot.save(path, opt)
+    before = path.read_bytes(), path.with_suffix(".npz").read_bytes()
+    code = f"""
+import os, numpy as np, training
+def half(file, **arrays):
+    file = file if hasattr(file, "write") else open(file, "wb")
+    file.write(b"half of it")
+    file.flush()
+    {end}
+np.savez = half
+try:
+    training.save()
+except OSError:
+    pass
+"""
+    run(tmp_path, code)
+    flux.train_(hot, flux.params(W), [np.ones(3)], opt)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        hot.save(path, opt)
+    assert (path.read_bytes(), path.with_suffix(".npz").read_bytes()) == before
+    left = {p.name for p in tmp_path.iterdir()} - {"__pycache__", "training.py", "training.npz"}
+    assert left == ({"training.npz.tmp"} if "exit" in end else set())
 
 
 @pytest.mark.parametrize(

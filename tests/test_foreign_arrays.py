@@ -246,6 +246,33 @@ def test_a_mask_is_never_lost(use):
 
 
 @pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, m: x[m > 1], lambda x, m: x[m.astype(int)], lambda x, m: np.sum(x, where=m > 1),
+        lambda x, m: np.take(x, m.astype(int)), lambda x, m: np.average(x, weights=m),
+        lambda x, m: np.interp(x, [0.0, 1.0, 2.0, 3.0], m.ravel()), lambda x, m: np.full_like(x, m),
+        lambda x, m: np.compress(m[0] > 1, x, axis=0), lambda x, m: np.quantile(x, m[0] / 4),
+        lambda x, m: np.pad(x, 1, constant_values=m), lambda x, m: x * [m, m],
+        lambda x, m: np.bincount(m.astype(int).ravel(), x.ravel()),
+    ],
+)  # fmt: skip
+def test_a_mask_is_not_lost_in_a_keyword_an_index_or_a_list(use):
+    m = np.ma.masked_array([[1.0, 2.0], [3.0, 4.0]], [[True, False], [False, False]])
+    with pytest.raises(TypeError, match="masked array"):
+        flux.gradient(lambda x: np.sum(use(x, m)), np.ones((2, 2)))
+
+
+def test_a_mask_is_not_lost_where_a_parameter_is_written_to():
+    W, m = Tensor([1.0, 2.0]), np.ma.masked_array([5, 1], [True, False])
+    for index, value in ((slice(None), m), (m, 1.0)):
+        with pytest.raises(TypeError, match="masked array"):
+            W[index] = value
+    with pytest.raises(TypeError, match="masked array"):
+        Tensor([m / 1, m / 1])
+    assert W.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
     "strange",
     [
         None, "text", b"ab", np.array(["a"]), np.array([None]), [Decimal(1)],

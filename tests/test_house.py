@@ -14,7 +14,7 @@ from tests.suites import only
 HOUSE = Path(flux.__file__).parent
 FLOORS = [
     ["errors", "checks", "alignment", "atomic", "quiet"],
-    ["tensor", "tape", "borrowing", "generators", "threads"],
+    ["tensor", "tape", "borrowing", "holding", "generators", "threads"],
     ["primitive", "gradient_seeds", "walking", "params", "grads", "targets"],
     ["protocols", "ops"],
     ["operators"],

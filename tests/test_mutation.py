@@ -9,6 +9,7 @@ import copy
 import itertools
 import pickle
 import threading
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -279,6 +280,67 @@ def test_indices_and_labels_that_are_written_to():
     _, back = flux.pullback(lambda: np.sum(W[index] * W[index, [0, 1, 2]]), [W])
     index[:] = 3
     np.testing.assert_array_equal(back(1.0)[W], wanted)
+
+
+class Column:
+    """What NumPy reads by `__array__`, as a column of pandas, and others write to."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __array__(self, dtype=None, copy=None):
+        return self.a
+
+
+class Numbers(list):
+    """A list of another class."""
+
+
+Places = namedtuple("Places", "rows")
+SHARED = {  # how something else gives the memory of an array as an index
+    "Column": Column,
+    "memoryview": memoryview,
+    "named tuple": lambda a: Places(a),
+    "slice": lambda a: slice(a[0:1].reshape(()), None),
+    "in a slice": lambda a: (slice(None, a[1:2].reshape(())),),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_indices_that_only_have_the_memory_of_an_array(name):
+    x, places = np.arange(3.0), np.array([0, 2, 1])
+    _, back = flux.pullback(lambda x: x[SHARED[name](places)], x)
+    wanted = x * 0
+    np.add.at(wanted, SHARED[name](places.copy()), 1)
+    seed = np.ones(len(x[SHARED[name](places)]))
+    places[:] = 1
+    np.testing.assert_array_equal(back(seed)[0], wanted)
+
+
+@pytest.mark.parametrize("kind", [Numbers, lambda a: array.array("l", a)])
+def test_indices_of_other_kinds_of_lists(kind):
+    x, places = np.arange(3.0), kind([0, 2, 0])
+    _, back = flux.pullback(lambda x: x[places], x)
+    places[0] = 1
+    np.testing.assert_array_equal(back(np.ones(3))[0], [2, 0, 1])
+
+
+@primitive(lambda g, y, x, *, options: g * np.asarray(options["by"]))
+def scaled(x, *, options):
+    """x times a factor that stands in a dict."""
+    return x * np.asarray(options["by"])
+
+
+@pytest.mark.parametrize("kind", [np.copy, Column, memoryview])
+def test_arrays_in_a_dict_among_the_keywords(kind):
+    x, by = np.arange(3.0), np.array([1.0, 2.0, 3.0])
+    options = OrderedDict(by=kind(by), rng=np.random.default_rng(0))
+    _, back = flux.pullback(lambda x: scaled(x, options=options), x)
+    by[:] = 9
+    if kind is np.copy:
+        options["by"][:] = 9
+    np.testing.assert_array_equal(back(np.ones(3))[0], [1, 2, 3])
+    assert back.tape.rows[-1][3]["options"]["rng"] is options["rng"]
 
 
 MASK = np.array([True, False, True])

@@ -870,6 +870,25 @@ def test_moments_that_count_in_a_denominator_are_not_flushed():
     assert not np.isnan(key.data).any()
 
 
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "eps" in rule.fields])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("eps", [0, 1e-50])
+def test_without_a_gradient_nothing_moves_whatever_eps(rule, dtype, eps):
+    """0 / 0 would be nan, and the square of what is tiny is 0 as well."""
+    opt, key = rule(eps=eps), Key(np.ones(3, dtype))
+    for _ in range(10):
+        stepped(opt, [key], [np.array([0.0, 1e-24, 1.0], dtype)])
+    assert key.data[0] == 1 and key.data[2] <= 1
+    assert abs(key.data[1] - 1) <= 1 - key.data[2] + np.finfo(dtype).eps
+
+
+def test_radam_divides_by_no_square_at_first_even_if_that_is_infinite():
+    opt, keys = opts.RADAM(1.0), [Key(np.zeros(1, "f4")), Key(np.zeros(1))]
+    for key in keys:
+        stepped(opt, [key], [np.full(1, 1e30, key.data.dtype)])
+    assert keys[0].data == np.float32(keys[1].data) == np.float32(-1e30)
+
+
 def test_a_prepared_step_follows_the_arrays_that_it_is_given():
     """Large parameters are read where they stand; another array is another gradient."""
     large, small = Key(np.ones(50_000)), Key(np.ones(3))

@@ -8,7 +8,7 @@ takes several times as long to write.
 
 from sys import getrefcount
 
-from numpy import empty, empty_like, ndarray
+from numpy import empty, empty_like
 
 from .errors import MutationError
 
@@ -43,13 +43,6 @@ def kept(tape, array):
 def layout(array):
     """What an array is made of, other than its numbers."""
     return array.shape, array.dtype, array.strides
-
-
-def held(value):
-    """A parameter of a call (an index, a mask, a shift) with copies of the arrays in it."""
-    if type(value) in (tuple, list):  # one of another kind, as a named tuple, stays what it is
-        return type(value)(map(held, value))
-    return value.copy() if isinstance(value, ndarray) else value
 
 
 def written_to(name, shape):

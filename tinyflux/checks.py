@@ -190,9 +190,13 @@ def as_array(data, who):
     """`data` as an array of any type; lists of unequal length and masked arrays are refused."""
     refuse_masked(data, who)
     try:
-        return np.asarray(data)
+        array = np.asarray(data)
     except ValueError as error:  # ragged lists
         raise TypeError(f"{who}: the lists do not form an array: {error}") from None
+    if array.ndim > 1 and isinstance(data, (list, tuple)):
+        for part in data:
+            refuse_masked(part, who)
+    return array
 
 
 def real_array(data, who):

@@ -5,6 +5,7 @@ Outside a gradient the result is a plain array, as everywhere.
 
 import numpy as np
 
+from .checks import refuse_masked
 from .errors import change_refused
 from .ops.index import picked
 from .primitive import OPERATIONS, primitive, sample
@@ -89,6 +90,8 @@ def item_set(self, index, value):
     """t[i] = v: into the parameter itself, outside a gradient only."""
     if recording() is not None or self.mark is not None:
         raise change_refused("t[i] = v")
+    refuse_masked(index, "t[i] = v")
+    refuse_masked(value, "t[i] = v")
     self._array[index] = value._array if type(value) is Tensor else value
 
 

@@ -31,9 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import generic, ndarray
 
-from .borrowing import ALONE, SMALL, held, kept
+from .borrowing import ALONE, SMALL, kept
 from .checks import as_operand, shown
 from .errors import foreign, out_refused
+from .holding import ATOMS, held
 from .tape import open_tape
 from .tensor import Mark, Tensor, locked, new
 
@@ -186,7 +187,8 @@ class Operation:
         """The parameters of a call that is recorded, with copies of the arrays in them."""
         if "out" in params:
             raise out_refused(self.name)
-        return params if tape.tracing else {k: held(v) for k, v in params.items()}
+        own = {k: held(v) for k, v in params.items()}
+        return params if tape.tracing else own
 
     def __repr__(self):
         return self.name
@@ -258,7 +260,7 @@ class Operation:
 
 
 # Types of parameters that nobody can write to.
-FIXED = {int, float, bool, str, type(None), Operation}
+FIXED = {*ATOMS, Operation}
 
 
 def as_output(y, name):

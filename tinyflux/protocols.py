@@ -9,7 +9,7 @@ from opcode import opmap
 
 import numpy as np
 
-from .checks import as_array, real_array
+from .checks import as_array, real_array, refuse_masked
 from .errors import RecordingError, change_refused, no_rule, out_refused
 from .primitive import OPERATIONS, PLAIN
 from .tape import open_tape, recording
@@ -63,6 +63,8 @@ def array_function(self, function, types, args, kwargs):
     if operation is not None:
         if kwargs.get("out") is not None:
             raise out_refused(operation.name)
+        for part in leaves((args, kwargs)):
+            refuse_masked(part, operation.name)
         renamed = operation.renamed if kwargs else {}
         return operation.body(*args, **{renamed.get(k, k): v for k, v in kwargs.items()})
     if function in PLAIN:

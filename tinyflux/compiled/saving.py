@@ -1,6 +1,7 @@
 """Writing a recording into a module that needs NumPy alone."""
 
 import inspect
+import io
 import textwrap
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ..optimise.groups import renewed
 from ..optimise.rule import UpdateRule
 from ..optimise.stepping import prefixes
 from ..saving.content import state_of
+from ..saving.files import write_whole
 from .kinds import PLAIN, globals_in
 
 HOUSE = __name__.rpartition(".compiled.")[0] + "."
@@ -71,7 +73,16 @@ def _trained(loss):
 
 def save(path=Path(__file__).with_suffix(".npz")):
     """Store the arrays (and what the optimiser remembers) where this module reads them."""
-    np.savez(path, **{{**stored, **state()}})
+    path = str(path).removesuffix(".npz") + ".npz"
+    beside = Path(path + ".tmp")  # whatever happens, the file is the old one or the new one
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, **{{**stored, **state()}})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 '''
 
 
@@ -90,7 +101,10 @@ def save(recording, path, opt=None):
     names = [source.names[v] for v in recording.program.arguments]
     shown = {"arguments": ", ".join(names), "passed": ", ".join(f"{n}={n}" for n in names)}
     like = {n: (v.shape, str(v.dtype)) for n, v in zip(names, recording.program.arguments)}
-    text = [*opening(recording, helpers), LOADING.format(given="given = {\n" + given + "}")]
+    text = [
+        *opening(recording, helpers, training),
+        LOADING.format(given="given = {\n" + given + "}"),
+    ]
     text.append(FITTING.format(recorded=like))
     if training:
         called = {id(v.tensor): source.names[v] for v in recording.program.parameters}
@@ -101,8 +115,10 @@ def save(recording, path, opt=None):
         stored |= state
     else:
         text.append(PREDICTION.format(**shown))
-    path.write_text("\n".join(text), encoding="utf-8")
-    np.savez(path.with_suffix(".npz"), **stored)
+    content = io.BytesIO()
+    np.savez(content, **stored)
+    write_whole(str(path.with_suffix(".npz")), [content.getbuffer()])
+    write_whole(str(path), ["\n".join(text).encode()])
 
 
 def refuse_unsavable(recording, training, opt):
@@ -125,12 +141,13 @@ def refuse_unsavable(recording, training, opt):
         )
 
 
-def opening(recording, helpers):
+def opening(recording, helpers, training):
     """The lines of the module up to the end of `bind`."""
     head, _, rest = recording.source.text.partition('"""\n')[2].partition("\n\ndef bind")
     return [
         f'"""{recording.title}: NumPy source, written by tinyflux; it needs NumPy alone."""',
-        *("", "from __future__ import annotations", "", "from math import sqrt"),
+        *("", "from __future__ import annotations", ""),
+        *(("import os", "from math import sqrt") if training else ()),
         *("from pathlib import Path", "", "import numpy as np"),
         *(head.strip(), "", *helpers, "", "def bind" + rest.rstrip(), ""),
     ]

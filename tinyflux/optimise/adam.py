@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .fields import Betas, Rate
+from .fields import Betas, Divisor, Rate
 from .rule import Numbers, UpdateRule
 from .writing import straight
 
@@ -48,7 +48,7 @@ class ADAM(UpdateRule):
 
     lr: Rate = 0.001
     beta: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
+    eps: Divisor = 1e-8
     moments: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def fade(self, m, v, *others) -> Numbers:
@@ -144,20 +144,20 @@ class RADAM(ADAM):
     def constants(self, t, n, m, v, *_) -> Numbers:
         b1, b2 = self.beta
         *added, eps, rate = super().constants(t, n, m, v)
-        root = 1.0
+        most = np.inf
         r0 = 2 / (1 - b2) - 1
         r = r0 - 2 * t * b2**t / (1 - b2**t)
         if r > 4:
             rate *= sqrt((r - 4) * (r - 2) * r0 / ((r0 - 4) * (r0 - 2) * r))
-        else:  # a division by 1
-            root, eps, rate = 0.0, 1.0, self.lr * m / (1 - b1**t)
-        return *added, root, eps, rate
+        else:  # a division by 1, also where the square has overflowed
+            most, eps, rate = 0.0, 1.0, self.lr * m / (1 - b1**t)
+        return *added, most, eps, rate
 
     @straight
-    def delta(self, x, g, u, m, v, new, square, root, eps, rate):
+    def delta(self, x, g, u, m, v, new, square, most, eps, rate):
         ADAM.remember(self, g, u, m, v, new, square)
         np.sqrt(v, out=u)
-        u *= root
+        np.minimum(u, most, out=u)
         u += eps
         np.divide(m, u, out=u)
         u *= rate

@@ -38,6 +38,12 @@ def as_whole(value: Any) -> int:
     return int(number)
 
 
+def as_divisor(value: Any) -> float:
+    """A number that keeps a divisor from 0: as large at least as the smallest root in float32."""
+    number = to_float(value)
+    return max(number, 1e-22) if number >= 0 else number
+
+
 def _numbers(value: Any) -> tuple[float, ...]:
     if isinstance(value, (set, frozenset, Mapping)):  # in no order
         raise TypeError
@@ -45,6 +51,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 
 Rate = Annotated[float, Law(to_float, lambda v: 0 <= v < math.inf, "a finite number >= 0")]
+Divisor = Annotated[float, Law(as_divisor, lambda v: 0 < v < math.inf, "a finite number >= 0")]
 Positive = Annotated[float, Law(to_float, lambda v: 0 < v < math.inf, "a finite number > 0")]
 Unit = Annotated[float, Law(to_float, lambda v: 0 <= v <= 1, "a number in [0, 1]")]
 Decay = Annotated[float, Law(to_float, lambda v: 0 <= v < 1, "a number in [0, 1)")]

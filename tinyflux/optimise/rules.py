@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from .fields import Decay, Rate
+from .fields import Decay, Divisor, Rate
 from .rule import Numbers, UpdateRule
 from .writing import straight
 
@@ -148,7 +148,7 @@ class RMSProp(UpdateRule):
 
     lr: Rate = 0.001
     rho: Decay = 0.9
-    eps: Rate = 1e-8
+    eps: Divisor = 1e-8
     moments = ("acc",)
 
     def fade(self, acc) -> Numbers:
@@ -191,7 +191,7 @@ class ADAGrad(UpdateRule):
     """
 
     lr: Rate = 0.1
-    eps: Rate = 1e-8
+    eps: Divisor = 1e-8
     moments = ("acc",)
 
     def constants(self, t, n) -> Numbers:
@@ -231,7 +231,7 @@ class ADADelta(UpdateRule):
     """
 
     rho: Decay = 0.9
-    eps: Rate = 1e-8
+    eps: Divisor = 1e-8
     moments = ("acc", "d")
     scratch = 1
 
