@@ -501,8 +501,13 @@ def test_recorded_values_cannot_be_written_to_through_a_view(name):
     assert pickle.loads(pickle.dumps(kept[0], 5)).data.flags.writeable  # it is a leaf
 
 
-def test_a_kernel_that_returns_an_array_that_it_keeps():
-    buffer, x = np.empty(4), np.arange(3.0)
+class Array(np.ndarray):
+    """As np.memmap, an array of another class."""
+
+
+@pytest.mark.parametrize("kind", [np.ndarray, Array])
+def test_a_kernel_that_returns_an_array_that_it_keeps(kind):
+    buffer, x = np.empty(4).view(kind), np.arange(3.0)
 
     @primitive(lambda g, y: g * y)
     def exponential(x):

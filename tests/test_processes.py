@@ -783,6 +783,30 @@ def test_the_best_parameters_come_back_all_or_none():
     assert k > 2 and ps[0].data[0] == 0
 
 
+def test_the_best_score_is_that_of_the_parameters_that_come_back():
+    """Also where an interrupt came while they were kept."""
+    k, ended = 0, False
+    while not ended:
+        k += 1
+        p = flux.Tensor(np.zeros(2))
+        best = flux.stop_early(lambda p=p: -float(p.data[0]), 9, [p])
+        best()
+        p.data += 1
+        before = sys.gettrace()
+        sys.settrace(Raises(k, KeyboardInterrupt))
+        try:
+            best()
+            ended = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        p.data += 1
+        best.flush()
+        np.testing.assert_array_equal(p.data, -best.best)
+    assert k > 2 and best.best == -1
+
+
 INTERRUPTED = """
 import signal, time
 from itertools import count, repeat

@@ -406,8 +406,8 @@ def keeping_nothing(f):
     def own(*operands, **params):
         y = f(*operands, **params)
         if type(y) in (list, tuple):  # of a joint rule
-            return type(y)([d.copy("K") if type(d) is ndarray else d for d in y])
-        kept = type(y) is ndarray and (y.base is not None or sys.getrefcount(y) > ALONE)
+            return type(y)([d.copy("K") if isinstance(d, ndarray) else d for d in y])
+        kept = isinstance(y, ndarray) and (y.base is not None or sys.getrefcount(y) > ALONE)
         return y.copy("K") if kept else y
 
     return own

@@ -262,9 +262,8 @@ class stop_early:
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         score = as_number(self.f(*args, **kwargs), "stop_early: the score")
         if score < self.best:
-            self.best, self._stuck = score, 0
-            if self.restore:
-                self._kept = [p.data.copy() for p in self.ps]
+            kept = [p.data.copy() for p in self.ps] if self.restore else []
+            self.best, self._stuck, self._kept = score, 0, kept  # in one line: they belong together
             return
         self._stuck += 1
         if self._stuck >= self.delay:
