@@ -577,6 +577,7 @@ def put_back(kept, model, opt, loader):
     generator().bit_generator.state, model[2].rng.bit_generator.state = default, own
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file")  # it closes itself if close() does not come
 def test_ctrl_c_while_saving_leaves_the_old_or_the_new(tmp_path):
     path = tmp_path / "x.npz"
     model = flux.Dense(2, 1)

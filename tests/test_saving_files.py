@@ -571,12 +571,12 @@ def failing(monkeypatch, name, k, error, short=False):
     """Let the k-th call of a function of `os` fail, after a part of the work has been done."""
     real, calls = getattr(os, name), iter(range(1, 10**9))
 
-    def fake(*args):
+    def fake(*args, **kwargs):
         if next(calls) == k:
             if short and name == "write":
                 real(args[0], bytes(args[1])[: len(args[1]) // 2])
             raise error
-        return real(*args)
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(files.os, name, fake)
 
@@ -832,6 +832,43 @@ def test_many_savers_and_a_reader_at_once(tmp_path):
     done.set()
     reader.join()
     assert errors == [] and os.listdir(tmp_path) == ["x.npz"]
+
+
+HURRIED = """
+import os, signal, sys, time, tinyflux as flux
+
+def left():
+    "Files that are open, and have no name any more."
+    links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+    return [name for p in links if os.path.islink(p) and "x.npz" in (name := os.readlink(p))]
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+path, m, interrupted = sys.argv[1], flux.Dense(3, 2), 0
+flux.save(path, m)
+begun = time.perf_counter()
+flux.save(path, m)
+usual = time.perf_counter() - begun
+for k in range(500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, usual * (0.02 + k % 97 / 97))
+        flux.save(path, m)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+print(interrupted > 100, left())
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux tells what is open")
+def test_an_interrupt_at_any_moment_leaves_no_file_open(tmp_path):
+    env, path = {**os.environ, "PYTHONPATH": str(ROOT)}, str(tmp_path / "x.npz")
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", HURRIED, path], capture_output=True, text=True,
+        env=env, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.stderr, done.stdout) == ("", "True []\n")
 
 
 SAVER = """

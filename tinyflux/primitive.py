@@ -350,7 +350,8 @@ def primitive(*rules, **extra):
     -------
     callable
         A decorator. The operation that it makes takes arrays by position and all else by keyword.
-        The kernel returns an array (or a number of NumPy's), and leaves its operands as they are.
+        The kernel returns an array (or a number of NumPy's). It and the rules leave what they get
+        as it is: others read it as well, also `g`.
 
     Raises
     ------

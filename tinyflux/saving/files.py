@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from ..errors import CheckpointError
 
@@ -72,16 +73,15 @@ def _mode(target: str) -> int | None:
 @contextmanager
 def _created(temporary: str, mode: int) -> Iterator[int]:
     """A new file, open and locked; the umask takes its bits from `mode`."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    fd = os.open(temporary, flags, mode)
-    try:
-        while _lock(fd) and not os.fstat(fd).st_nlink:
-            # Somebody took it for a stray before it was locked: once more.
-            os.close(fd)
-            fd = os.open(temporary, flags, mode)
-        yield fd
-    finally:
-        os.close(fd)
+    opener = partial(os.open, mode=mode)
+    while True:
+        # Ctrl-C may come before what is open has a name: a file object closes itself.
+        with open(temporary, "xb", 0, opener=opener) as file:
+            fd = file.fileno()
+            if not _lock(fd) or os.fstat(fd).st_nlink:
+                yield fd
+                return
+        # Somebody took it for a stray before it was locked: once more.
 
 
 def _lock(fd: int, wait: bool = True) -> bool:
