@@ -426,6 +426,23 @@ def test_layers_and_losses_of_every_kind():
             np.testing.assert_array_equal(p, q)
 
 
+@pytest.mark.parametrize("name", flux.losses.__all__)
+def test_losses_of_parameters_themselves(name):
+    """What a loss checks and passes on is the parameter's own array still."""
+    if name == "label_smoothing":
+        loss = lambda p, q: np.sum(flux.losses.label_smoothing(p, 0.1) * q * q)
+    else:
+        loss = getattr(flux.losses, name)
+    numbers = np.array([[0.25, 0.5, 0.75], [0.5, 0.125, 0.25]])
+    p, q = ps = [flux.Tensor(numbers), flux.Tensor(numbers[::-1])]
+    wanted = flux.gradient(lambda: loss(p, q), ps)
+    _, back = flux.pullback(lambda: loss(p, q), ps)
+    for t in ps:
+        t.data[...] = 0.375
+    for found, g in zip(back(1.0).values(), wanted.values(), strict=True):
+        np.testing.assert_array_equal(found, g)
+
+
 def test_arrays_of_others_stay_writeable():
     b = np.ones(3)
     _, back = flux.pullback(lambda x: np.sum(x * b), np.ones(3))

@@ -89,6 +89,19 @@ def test_longdouble_keeps_its_digits():
     assert t.dtype == np.longdouble and flux.gradient(lambda: np.sum(t * t), [t])[t][0] == 2 * x
 
 
+def test_no_constant_of_ours_is_shorter_than_a_longdouble():
+    two, x = np.longdouble(2), np.longdouble(7) / 3
+    for f, slope in (
+        (np.log2, 1 / (x * np.log(two))), (np.log10, 1 / (x * np.log(5 * two))),
+        (np.exp2, np.exp2(x) * np.log(two)), (flux.logcosh, np.tanh(x)),
+        (lambda x: flux.losses.mse(np.stack([x, x, x]), np.zeros(3)), 2 * x),
+        (lambda x: np.linalg.norm(np.stack([x, 2 * x]), 3), np.cbrt(np.longdouble(9))),
+        (lambda x: np.sum(np.bincount([0, 1, 0], np.stack([x, x, x])) ** 2), 10 * x),
+    ):  # fmt: skip
+        np.testing.assert_allclose(flux.gradient(f, x)[0], slope, rtol=4 * np.finfo(x).eps)
+    np.testing.assert_allclose(flux.logcosh(x), np.log(np.cosh(x)), rtol=4 * np.finfo(x).eps)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.uint64, ">i2"])
 def test_labels_do_not_wrap(dtype):
     """200 classes: a label fits, or it was wrong before it came here."""

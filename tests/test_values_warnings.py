@@ -45,6 +45,18 @@ def test_scores_are_silent(f):
         np.testing.assert_array_equal(hot(x), value)
 
 
+@pytest.mark.parametrize("f", [flux.softmax, flux.logsumexp], ids=lambda f: f.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_may_be_further_apart_than_the_type_reaches(f, dtype):
+    top = np.finfo(dtype).max
+    x = np.array([[top, -top, 0.0]], dtype)
+    with np.errstate(all="raise"):
+        value, back = flux.pullback(f, x)
+        back(np.ones_like(value))
+        np.testing.assert_array_equal(flux.compiled(f)(x), value)
+    np.testing.assert_array_equal(value, [[1, 0, 0]] if f is flux.softmax else [top])
+
+
 @pytest.mark.parametrize("name", a_third(EVERY, 2))
 def test_rules_are_silent(name):
     """With seeds that overflow and vanish on the way back, in any setting of the caller's."""

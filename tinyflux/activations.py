@@ -372,10 +372,11 @@ def logcosh(x):
     [0.0, 5e-17]
     """
     a = np.abs(floats(x, "logcosh"))
+    ln2 = LN2.astype(a.dtype)
     t = np.tanh(np.minimum(a, 1))
     with np.errstate(under="ignore"):  # the square of a tiny number
         near = -0.5 * np.log1p(-t * t)
-    return np.where(a < 1, near, a + (log1p_exp(-2 * np.minimum(a, 500)) - LN2))
+    return np.where(a < 1, near, a + (log1p_exp(-2 * np.minimum(a, 500)) - ln2))
 
 
 def softsign_slope(g, y, x):

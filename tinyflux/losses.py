@@ -58,7 +58,7 @@ def mean_square_joint(g, value, arrays, live):
     """2 (yhat - y) / n."""
     yhat, y = arrays
     d = np.subtract(yhat, y)
-    d *= g * (2 / d.size)
+    d *= g / (d.size / 2)
     return [d if i == 0 else -d for i in live]
 
 

@@ -16,7 +16,7 @@ from .singular import mended, singular
 
 POSITIVE = (0.2, 3.0)
 INSIDE = (-0.9, 0.9)  # of the unit interval
-LN2, LN10 = float(np.log(2.0)), float(np.log(10.0))
+LN2, LN10 = np.log(np.longdouble(2)), np.log(np.longdouble(10))  # to be taken in a narrower type
 
 # ------------------------------------------------------------------------------- arithmetic
 
@@ -72,11 +72,11 @@ singular(np.float_power, power_base, power_exponent, domain=POSITIVE)
 # ------------------------------------------------------------------------------- exp and log
 
 singular(np.exp, lambda g, y: g * y)
-singular(np.exp2, lambda g, y: g * (y * LN2))
+singular(np.exp2, lambda g, y: g * (y * LN2.astype(y.dtype)))
 singular(np.expm1, lambda g, y, x: g * np.exp(x))  # y + 1 would be 0 below -37
 singular(np.log, lambda g, y, x: g / x, domain=POSITIVE)
-singular(np.log2, lambda g, y, x: g / LN2 / x, domain=POSITIVE)
-singular(np.log10, lambda g, y, x: g / LN10 / x, domain=POSITIVE)
+singular(np.log2, lambda g, y, x: g / LN2.astype(x.dtype) / x, domain=POSITIVE)
+singular(np.log10, lambda g, y, x: g / LN10.astype(x.dtype) / x, domain=POSITIVE)
 singular(np.log1p, lambda g, y, x: g / (1 + x), domain=POSITIVE)
 
 

@@ -244,7 +244,8 @@ def bincount(x, weights=None, minlength=0):
             f"bincount: weights of shape {np.shape(weights)} for numbers of shape {x.shape}; one "
             "weight for each number is wanted"
         )
-    return scatter(weights.astype(np.float64), index=(x,), shape=shape)
+    weights = weights.astype(np.result_type(weights, np.float64))
+    return scatter(weights, index=(x,), shape=shape)
 
 
 without_gradient(

@@ -212,7 +212,8 @@ def pnorm(x, *, ord=2, axis=None, keepdims=False):
     """(sum |x|^ord)^(1/ord) over one axis, or several for ord = 2."""
     if ord == 2:
         return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
-    return np.sum(np.abs(x) ** ord, axis=axis, keepdims=keepdims) ** (1.0 / ord)
+    total = np.sum(np.abs(x) ** ord, axis=axis, keepdims=keepdims)
+    return total ** np.reciprocal(ord, dtype=total.dtype)
 
 
 @composed(

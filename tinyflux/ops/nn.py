@@ -115,7 +115,7 @@ def softmax(x, *, axis=-1):
     array([0.25, 0.25, 0.5 ])
     """
     x = needs_axes(x, "softmax", axis)
-    with np.errstate(under="ignore"):  # exp(-1000) is 0
+    with np.errstate(over="ignore", under="ignore"):  # exp(-1000) is 0
         y = x - tops(x, axis)
         y = np.exp(y, out=y) if y.dtype.kind == "f" else np.exp(y)
         y /= sums(y, axis)
@@ -167,7 +167,7 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     keepdims = as_flag(keepdims, "logsumexp: keepdims")
     top = tops(x, axis)
     top = np.where(np.isfinite(top), top, 0)  # a row of -inf is -inf, not nan
-    with np.errstate(divide="ignore", under="ignore"):
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
         y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return y if keepdims else np.squeeze(y, axis=axis)
 
