@@ -161,7 +161,7 @@ class Operation:
                     break
             for i in copied:
                 a = arrays[i]
-                arrays[i] = a.copy() if a.nbytes <= SMALL else kept(tape, a)
+                arrays[i] = a.copy("K") if a.nbytes <= SMALL else kept(tape, a)
         try:
             y = self.kernel(*arrays, **params)
         except Exception:
